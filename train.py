@@ -1,0 +1,84 @@
+"""Train a backbone: python train.py backbone=capsnet data=mnist optimizer.lr=1e-3 (README.md, and --help for the groups)."""
+
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from zoo import config
+
+
+def train(cfg: DictConfig, folder: Path) -> None:
+    import torch
+    from lightning import Callback, Trainer, seed_everything
+    from lightning.pytorch.loggers import Logger
+    from rich.console import Console
+
+    from zoo import create_model, load_checkpoint, on_pixels
+    from zoo.callbacks import Pictures
+    from zoo.checkpoint import WholeCheckpoints, replace
+    from zoo.classifier import Classifier
+    from zoo.criteria import CRITERIA, check_serves
+    from zoo.data import create_data
+    from zoo.optim import parameter_groups
+    from zoo.pictures import PICTURES, applicable
+    from zoo.probes.accuracy import accuracy
+    from zoo.report import results
+    from zoo.weights import checkpoint_file
+
+    config.quiet()
+    cfg = config.settled(cfg)
+    seed_everything(cfg.seed, verbose=False)
+    data = create_data(**cfg.data, augment=cfg.augment)
+    config.fill(cfg, data)
+    backbone = create_model(**cfg.backbone)
+    backbone.check_images(data.in_chans, data.image_size, data.image_size)
+    check_serves(cfg.criterion.name, backbone, cfg.backbone.name, cfg.criterion)
+    plain = OmegaConf.to_container(cfg)
+    card = {"backbone": plain["backbone"], "mean": data.mean, "std": data.std, "classes": list(data.classes)}
+    optimizer = config.target({k: v for k, v in cfg.optimizer.items() if k != "decay_norms"}, torch.optim.Optimizer)
+    classifier = Classifier(
+        on_pixels(backbone, mean=data.mean, std=data.std),
+        data,
+        cfg.criterion,
+        optimizer=lambda model: optimizer(parameter_groups(model, decay_norms=cfg.optimizer.decay_norms)),
+        schedule=config.target(cfg.schedule),
+        card={**card, "config": plain, "choices": config.choices()},
+    )
+    callbacks = [config.target(node, Callback)() for node in cfg.callbacks.values()]
+    for callback in callbacks:
+        if isinstance(callback, Pictures):
+            callback.draw = {name: PICTURES.bind(name) for name in applicable(backbone)}
+    trainer = config.target(cfg.trainer, Trainer)(
+        callbacks=callbacks,
+        logger=[config.target(node, Logger)(save_dir=folder) for node in cfg.logger.values()],
+        plugins=[WholeCheckpoints()],
+        default_root_dir=folder,
+    )
+    if trainer.is_global_zero:
+        replace(folder / "config.yaml", OmegaConf.to_yaml(cfg))
+    started = time.perf_counter()
+    trainer.fit(classifier, ckpt_path=cfg.resume and checkpoint_file(cfg.resume, "last"))
+    if not trainer.is_global_zero:
+        return
+    seconds = time.perf_counter() - started
+    device = trainer.strategy.root_device
+    best = load_checkpoint(folder).to(device)
+    criterion = CRITERIA.bind(**cfg.criterion)
+    content = results.results(
+        {part: accuracy(best, data.batches(part, device), criterion).means for part in ("test", "val")},
+        parameters=sum(p.numel() for p in backbone.parameters()),
+        seconds=seconds,
+        images_per_second=classifier.images / max(classifier.seconds, 1e-9),
+        config=plain,
+        seed=cfg.seed,
+    )
+    results.save(content, folder / "results.json")
+    console = Console()
+    console.print(results.table(content, folder))
+    console.print(f"python evaluate.py checkpoint={folder}", f"tensorboard --logdir {folder}", sep="\n", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(config.run(train, "train"))

@@ -1,0 +1,106 @@
+"""Whole or absent: the one CheckpointIO, hashes, random states."""
+
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.plugins import CheckpointIO
+
+from zoo import weights
+
+
+class WholeCheckpoints(CheckpointIO):
+    """What Lightning saves and loads through: `kill -9` at any moment leaves the newest checkpoint whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        write(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return weights.read(path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        for file in weights.sidecar(Path(path)), Path(path):
+            file.unlink(missing_ok=True)
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Saves beside the old file, flushes, names both hashes in the sidecar, and only then moves over the old file.
+
+    Raises OSError if the disk does not take it; the old file is then as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("wb") as file:
+            torch.save(dict(content), file)
+            file.flush()
+            os.fsync(file.fileno())
+        lines = [f"new {weights.digest(fresh)}"]
+        if path.is_file():
+            lines.append(f"previous {weights.digest(path)}")
+        replace(weights.sidecar(path), "\n".join(lines) + "\n")
+        fresh.replace(path)
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch's writer wraps the system's error in one of its own
+        fresh.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and "write" not in str(error):
+            raise
+        kept = f"; the checkpoint before it is kept: {path}" if path.is_file() else ""
+        raise OSError(f"cannot save {path} ({reason(error)}){kept}") from error
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a small text file whole or not at all."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with fresh.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def reason(error: BaseException) -> str:
+    """The system's own words for what failed, which may lie under torch's."""
+    while not isinstance(error, OSError) and (error.__cause__ or error.__context__):
+        error = error.__cause__ or error.__context__
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]
+
+
+def sync_folder(folder: Path) -> None:
+    """A rename is on the disk only when its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of Python's, NumPy's and torch's generators, as plain types and tensors."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():  # another machine's generators would be of no use
+        torch.cuda.set_rng_state_all(states["cuda"])

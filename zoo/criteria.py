@@ -1,0 +1,83 @@
+"""(model, x, y) → Outcome: what is minimised, and the scores that the metrics read.
+
+y is LongTensor (N,), float (N, K) for mixed labels, or a dict with `label` and what else the set knows. A criterion
+declares the scores that it can read, what it needs of a backbone, and the parts of its loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from zoo import losses
+from zoo.backbones import Backbone
+from zoo.pixels import OnPixels
+from zoo.registry import Registry
+
+CRITERIA = Registry("criterion")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    loss: Tensor  # scalar
+    scores: Tensor  # (N, K)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)  # scalars that the loss is made of, for the log
+
+
+@CRITERIA.register(scores_are="logits")
+def supervised(
+    model: OnPixels, x: Tensor, y: Tensor, *, eps: float = 0.0, prior: Sequence[float] | None = None
+) -> Outcome:
+    """Cross-entropy with label smoothing `eps` towards `prior` (one probability a class; None: uniform)."""
+    scores = model(x)
+    u = None if prior is None else torch.tensor(prior, dtype=scores.dtype, device=scores.device)
+    return Outcome(losses.cross_entropy(scores, y, eps=eps, prior=u), scores)
+
+
+@CRITERIA.register(scores_are="lengths", needs=("capsules", "decode"), parts=("margin", "reconstruction"))
+def capsule(
+    model: OnPixels,
+    x: Tensor,
+    y: Tensor,
+    *,
+    weight: float = 0.0005,
+    m_pos: float = 0.9,
+    m_neg: float = 0.1,
+    lambda_: float = 0.5,
+) -> Outcome:
+    """Sabour et al. 2017, section 4.1: margin loss, and the image rebuilt from the true class's capsule.
+
+    `weight` multiplies the squared error summed over pixels; 0 leaves the decoder out.
+    """
+    v = model.backbone.capsules(model.normalise(x))  # (N, K, E)
+    lengths = v.norm(dim=-1)
+    loss = losses.margin(lengths, y, m_pos=m_pos, m_neg=m_neg, lambda_=lambda_)
+    if not weight:
+        return Outcome(loss, lengths, {"margin": loss})
+    rebuilt = model.backbone.decode(v, keep=y)
+    error = (rebuilt - x).square().flatten(1).sum(1).mean()
+    return Outcome(loss + weight * error, lengths, {"margin": loss, "reconstruction": error})
+
+
+def check_serves(name: str, backbone: Backbone, backbone_name: str, options: Mapping[str, object]) -> None:
+    """ValueError if the criterion cannot train this backbone, with the names of those that can."""
+    reason = _misfit(name, backbone)
+    if reason:
+        fitting = [other for other in CRITERIA if not _misfit(other, backbone)]
+        raise ValueError(
+            f"criterion {name} cannot serve backbone {backbone_name}: {reason}; criteria that can: {', '.join(fitting)}"
+        )
+    prior = options.get("prior")
+    if prior is not None and (len(prior) != backbone.num_classes or abs(sum(prior) - 1) > 1e-6 or min(prior) < 0):
+        raise ValueError(f"criterion.prior must be {backbone.num_classes} probabilities that sum to one, not {prior}")
+    if options.get("weight") and getattr(backbone, "decoder", True) is None:
+        raise ValueError("criterion.weight asks for reconstruction, but backbone.decoder=false; set criterion.weight=0")
+
+
+def _misfit(name: str, backbone: Backbone) -> str:
+    facts = CRITERIA[name].facts
+    if facts["scores_are"] != backbone.scores_are:
+        return f"it reads {facts['scores_are']}, the scores are {backbone.scores_are}"
+    lacking = [need for need in facts.get("needs", ()) if not hasattr(backbone, need)]
+    return f"the backbone has no {' and no '.join(lacking)}" if lacking else ""

@@ -1,0 +1,7 @@
+"""Sets by name, as batches of pixels in [0, 1]."""
+
+from zoo.data.augment import AUGMENTS
+from zoo.data.module import Batches, ImageData, create_data
+from zoo.data.sets import DATASETS
+
+__all__ = ["AUGMENTS", "DATASETS", "Batches", "ImageData", "create_data"]

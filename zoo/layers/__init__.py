@@ -1,0 +1,1 @@
+"""What three or more families use identically, the spatial transformer, and capsules."""

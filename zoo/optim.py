@@ -1,0 +1,76 @@
+"""Parameter groups, and learning-rate schedules as closed forms of the step: a resumed run is where it would have been."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def parameter_groups(model: nn.Module, *, decay_norms: bool = False) -> list[dict]:
+    """All parameters; norms' and biases' in a group of their own without weight decay, unless `decay_norms`."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    if decay_norms:
+        return [{"params": learned}]
+    groups = [
+        {"params": [p for p in learned if p.ndim > 1]},
+        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def constant(optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, warmup: float = 0.0) -> LambdaLR:
+    """The optimiser's rate, after a linear warm-up of `warmup` epochs."""
+    return _by_epoch(optimizer, lambda epoch: 1.0, steps_per_epoch, warmup)
+
+
+def cosine(
+    optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, warmup: float = 1.0, floor: float = 0.0
+) -> LambdaLR:
+    """Half a cosine from the rate to `floor` times the rate (Loshchilov & Hutter 2017), after `warmup` epochs."""
+
+    def factor(epoch: float) -> float:
+        done = min((epoch - warmup) / max(epochs - warmup, 1e-9), 1.0)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+    return _by_epoch(optimizer, factor, steps_per_epoch, warmup)
+
+
+def step(
+    optimizer: Optimizer,
+    *,
+    steps_per_epoch: int,
+    epochs: float,
+    milestones: Sequence[float] = (0.5, 0.75),
+    gamma: float = 0.1,
+    warmup: float = 0.0,
+) -> LambdaLR:
+    """Times `gamma` at each milestone: an epoch, or below 1 a share of all epochs."""
+    at = [m * epochs if m < 1 else m for m in milestones]
+    return _by_epoch(optimizer, lambda epoch: gamma ** sum(epoch >= m for m in at), steps_per_epoch, warmup)
+
+
+def exponential(
+    optimizer: Optimizer,
+    *,
+    steps_per_epoch: int,
+    epochs: float,
+    gamma: float = 0.94,
+    every: float = 2.0,
+    warmup: float = 0.0,
+) -> LambdaLR:
+    """Times `gamma` every `every` epochs, in steps (Inception: 0.94 every 2)."""
+    return _by_epoch(optimizer, lambda epoch: gamma ** math.floor(epoch / every), steps_per_epoch, warmup)
+
+
+def _by_epoch(
+    optimizer: Optimizer, factor: Callable[[float], float], steps_per_epoch: int, warmup: float
+) -> LambdaLR:
+    def at(step: int) -> float:
+        epoch = step / steps_per_epoch
+        if epoch < warmup:  # the first step already moves, the last of the warm-up is below the full rate
+            return (step + 1) / (warmup * steps_per_epoch + 1)
+        return factor(epoch)
+
+    return LambdaLR(optimizer, at)

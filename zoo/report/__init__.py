@@ -1,0 +1,1 @@
+"""Numbers → JSON, CSV, tables and figures."""
