@@ -1,7 +1,6 @@
 """Train a backbone: python train.py backbone=capsnet data=mnist optimizer.lr=1e-3 (README.md, and --help for the groups)."""
 
 import sys
-import time
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -58,18 +57,16 @@ def train(cfg: DictConfig, folder: Path) -> None:
     )
     if trainer.is_global_zero:
         replace(folder / "config.yaml", OmegaConf.to_yaml(cfg))
-    started = time.perf_counter()
     trainer.fit(classifier, ckpt_path=cfg.resume and checkpoint_file(cfg.resume, "last"))
     if not trainer.is_global_zero:
         return
-    seconds = time.perf_counter() - started
     device = trainer.strategy.root_device
     best = load_checkpoint(folder).to(device)
     criterion = CRITERIA.bind(**cfg.criterion)
     content = results.results(
         {part: accuracy(best, data.batches(part, device), criterion).means for part in ("test", "val")},
         parameters=sum(p.numel() for p in backbone.parameters()),
-        seconds=seconds,
+        seconds=classifier.elapsed,
         images_per_second=classifier.images / max(classifier.seconds, 1e-9),
         config=plain,
         seed=cfg.seed,

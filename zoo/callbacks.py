@@ -90,7 +90,13 @@ class RunProgress(ProgressBar):
         self._drawn = self._started = time.perf_counter()
         if not self._enabled or not sys.stderr.isatty():
             return
-        columns = "{task.description}", BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[now]}"
+        columns = (
+            "{task.description}",
+            BarColumn(None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            "{task.fields[now]}",
+        )
         shown = [TextColumn(column) if isinstance(column, str) else column for column in columns]
         self._bar = Progress(*shown, console=Console(stderr=True), transient=True, auto_refresh=False)
         self._task = self._bar.add_task(_epoch(trainer), total=trainer.num_training_batches, now="")
@@ -191,7 +197,7 @@ class MetricsFile(Logger):
             self._old = False
         if not self._rows or self._rows[-1]["step"] != step:
             self._rows.append({"step": step})
-        self._rows[-1].update({key: float(value) for key, value in metrics.items()})
+        self._rows[-1].update({key: f"{float(value):.7g}" for key, value in metrics.items()})
         self._changed = True
 
     @rank_zero_only
@@ -199,7 +205,10 @@ class MetricsFile(Logger):
         if not self._changed:
             return
         names = {name: None for row in self._rows for name in row}
-        columns = [*(name for name in ("epoch", "step") if name in names), *(n for n in names if n not in ("epoch", "step"))]
+        columns = [
+            *(name for name in ("epoch", "step") if name in names),
+            *(n for n in names if n not in ("epoch", "step")),
+        ]
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()

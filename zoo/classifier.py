@@ -43,8 +43,8 @@ class Classifier(LightningModule):
         self.parts = CRITERIA[criterion["name"]].facts.get("parts", ())
         self.optimizer, self.schedule, self.card = optimizer, schedule, dict(card)
         self.totals = {"train": Totals(), "val": Totals(), "step": Totals()}
-        self.seconds = 0.0  # spent in training steps, over all epochs of this process
-        self.images = 0
+        self.images, self.seconds = 0, 0.0  # that training steps took, validation and saving not counted
+        self.elapsed = 0.0  # seconds of the whole fit, over all lives of the run
         self._resumed_at: float | None = None
         self._restored: Mapping[str, Any] | None = None
 
@@ -78,6 +78,7 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
+        self._begun = time.perf_counter() - self.elapsed
         for callback in self.trainer.callbacks:
             monitor = getattr(callback, "monitor", None)
             if monitor is not None and monitor not in self.logged:
@@ -168,6 +169,15 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, content: dict[str, Any]) -> None:
         content["zoo"] = {"format": FORMAT, **self.card}
         content["random"] = checkpoint.random_states()
+        content["clock"] = {
+            "images": self.images,
+            "seconds": self.seconds,
+            "elapsed": time.perf_counter() - self._begun,
+        }
 
     def on_load_checkpoint(self, content: dict[str, Any]) -> None:
         self._restored = content["random"]
+        self.images, self.seconds, self.elapsed = (content["clock"][key] for key in ("images", "seconds", "elapsed"))
+
+    def on_fit_end(self) -> None:
+        self.elapsed = time.perf_counter() - self._begun

@@ -218,7 +218,9 @@ def overridden(old: DictConfig, new: DictConfig) -> DictConfig:
 def report_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Logs what a resumed run changes. ValueError for another backbone or data set: that would be another run."""
     before, after = flat(old), flat(new)
-    changed = [key for key in sorted(before | after) if before.get(key) != after.get(key) and key not in ("resume", "plugins")]
+    changed = [
+        key for key in sorted(before | after) if before.get(key) != after.get(key) and key not in ("resume", "plugins")
+    ]
     for key in changed:
         if key == "data.name" or key.startswith("backbone."):
             raise ValueError(
@@ -286,7 +288,7 @@ def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., A
     except (ImportError, ValueError, AttributeError) as error:
         raise ValueError(f"_target_={name} does not exist") from error
     if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
-        raise ValueError(f"_target_={name} is refused: a {kind.__name__} is needed here")
+        raise ValueError(f"_target_={name} is refused: it is no subclass of {kind.__name__}")
     return functools.partial(found, **options)
 
 
@@ -330,7 +332,9 @@ def claimed(folder: Path, *, resumed: bool) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
+        if [entry.name for entry in folder.iterdir()] == [".lock"]:  # stopped before it wrote anything
+            (folder / ".lock").unlink()
+            folder.rmdir()
 
 
 # --- errors as one line -----------------------------------------------------------------------------------------
@@ -339,12 +343,12 @@ def claimed(folder: Path, *, resumed: bool) -> Iterator[Path]:
 def told(error: BaseException) -> str:
     """An exception in one line: its message, with its type in front where it is not one that we raise for people."""
     if isinstance(error, MissingMandatoryValue):
-        key = re.search(r"[\w.]+$", str(error).splitlines()[0])
-        return f"{key.group() if key else error} must be given"
+        return f"{error.full_key} must be given"
     lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if isinstance(error, OSError) and error.filename is not None:
         lines = f"{error.filename}: {error.strerror}"
-    if isinstance(error, ValueError | TypeError | OSError | FloatingPointError):
+    ours = isinstance(error, ValueError | TypeError | OSError | FloatingPointError)
+    if ours or type(error).__name__ == "MisconfigurationException":  # Lightning's word for the same
         return lines
     return f"{type(error).__name__}: {lines} (HYDRA_FULL_ERROR=1 shows where)"
 

@@ -21,9 +21,7 @@ def cross_entropy(scores: Tensor, y: Tensor, *, eps: float = 0.0, prior: Tensor 
     return -(((1 - eps) * q + eps * u) * scores.log_softmax(1)).sum(1).mean()
 
 
-def margin(
-    lengths: Tensor, y: Tensor, *, m_pos: float = 0.9, m_neg: float = 0.1, lambda_: float = 0.5
-) -> Tensor:
+def margin(lengths: Tensor, y: Tensor, *, m_pos: float = 0.9, m_neg: float = 0.1, lambda_: float = 0.5) -> Tensor:
     """Margin loss for digit existence (Sabour et al. 2017, equation 4), summed over classes, averaged over images.
 
     lengths: (N, K) of class capsules, in [0, 1).

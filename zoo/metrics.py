@@ -29,8 +29,8 @@ class Totals:
         values = {
             "loss": loss.detach() * n,
             **{name: part.detach() * n for name, part in parts.items()},
-            "top1": right[:, 0].sum(),
-            "top5": right.sum(),
+            "top1_error": n - right[:, 0].sum(),
+            "top5_error": n - right.sum(),
         }
         self.images += n
         for name, value in values.items():
@@ -46,9 +46,8 @@ class Totals:
     def read(self, summed: Tensor | None = None) -> dict[str, float]:
         """The means; of the vector that all processes' `tensor` sum to, if given. Waits for the device."""
         images, *sums = (summed if summed is not None else self.tensor(self._sums["loss"].device)).tolist()
-        means = {name: value / images for name, value in zip(self._sums, sums, strict=True)}
-        top1, top5 = means.pop("top1"), means.pop("top5")
-        return {**means, "top1_error": 100 * (1 - top1), "top5_error": 100 * (1 - top5)}
+        per = {name: 100 if name.endswith("_error") else 1 for name in self._sums}
+        return {name: per[name] * value / images for name, value in zip(self._sums, sums, strict=True)}
 
 
 def confusion(scores: Tensor, y: Tensor, num_classes: int) -> Tensor:

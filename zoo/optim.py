@@ -64,9 +64,7 @@ def exponential(
     return _by_epoch(optimizer, lambda epoch: gamma ** math.floor(epoch / every), steps_per_epoch, warmup)
 
 
-def _by_epoch(
-    optimizer: Optimizer, factor: Callable[[float], float], steps_per_epoch: int, warmup: float
-) -> LambdaLR:
+def _by_epoch(optimizer: Optimizer, factor: Callable[[float], float], steps_per_epoch: int, warmup: float) -> LambdaLR:
     def at(step: int) -> float:
         epoch = step / steps_per_epoch
         if epoch < warmup:  # the first step already moves, the last of the warm-up is below the full rate

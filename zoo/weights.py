@@ -111,9 +111,11 @@ def read(path: str | Path) -> Any:
                 "plain types and tensors are read. If you trust it, save its state_dict alone from where it was made"
             ) from error
         raise ValueError(f"{path} is not a checkpoint ({looks_like(start)})") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a reader of arbitrary bytes fails in arbitrary ways
         if start.startswith(b"PK"):
-            raise ValueError(f"{path} is damaged: its archive is cut off or broken ({path.stat().st_size} bytes)") from error
+            raise ValueError(
+                f"{path} is damaged: its archive is cut off or broken ({path.stat().st_size} bytes)"
+            ) from error
         raise ValueError(f"{path} is not a checkpoint ({looks_like(start)})") from error
 
 
@@ -177,6 +179,10 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], *, source: str) ->
         ),
     }
     if any(faults.values()):
-        told = [f"{len(keys)} {what}: {', '.join(keys[:3])}{' …' * (len(keys) > 3)}" for what, keys in faults.items() if keys]
+        told = [
+            f"{len(keys)} {what}: {', '.join(keys[:3])}{' …' * (len(keys) > 3)}"
+            for what, keys in faults.items()
+            if keys
+        ]
         raise ValueError(f"the weights in {source} do not fit ({'; '.join(told)})")
     model.load_state_dict({**own, **state})

@@ -40,8 +40,8 @@ class CapsNet(Backbone):
         self.num_classes, self.in_chans, self.image_size = num_classes, in_chans, image_size
         self.check_images(*self.input_size)
         self.iterations, self.reconstructs = iterations, decoder
-        self.children = 32 * ((image_size - 8 - 9) // 2 + 1) ** 2
-        self.num_features = 8 * self.children
+        self.primaries = 32 * ((image_size - 8 - 9) // 2 + 1) ** 2
+        self.num_features = 8 * self.primaries
         self.conv1 = nn.Conv2d(in_chans, 256, 9)
         self.relu = nn.ReLU(inplace=True)
         self.primary = PrimaryCapsules(256, types=32, dim=8, kernel_size=9, stride=2)
@@ -50,7 +50,7 @@ class CapsNet(Backbone):
     def _heads(self, num_classes: int) -> tuple[nn.Module, nn.Module | None]:
         if not num_classes:
             return nn.Identity(), None
-        digits = CapsuleLayer(self.children, 8, num_classes, 16, self.iterations)
+        digits = CapsuleLayer(self.primaries, 8, num_classes, 16, self.iterations)
         if not self.reconstructs:
             return digits, None
         pixels = self.in_chans * self.image_size**2
@@ -86,7 +86,9 @@ class CapsNet(Backbone):
         Returns images (N, C, H, W) in [0, 1]. Raises ValueError if it was built without a decoder.
         """
         if self.decoder is None:
-            raise ValueError("this capsnet was built without a decoder: set criterion.weight=0 or backbone.decoder=true")
+            raise ValueError(
+                "this capsnet was built without a decoder: set criterion.weight=0 or backbone.decoder=true"
+            )
         mask = F.one_hot(keep, self.num_classes) if keep.ndim == 1 else keep
         seen = torch.einsum("nke,nk->nke", v, mask.to(v.dtype))
         return self.decoder(seen.flatten(1)).view(-1, *self.input_size)

@@ -17,8 +17,10 @@ def crop(x: Tensor, generator: torch.Generator, *, padding: int = 4, fill: str =
     """
     if not padding:
         return x
-    n, _, height, width = x.shape
     modes = {"zero": "constant", "reflect": "reflect"}
+    if fill not in modes:
+        raise ValueError(f"crop: fill must be zero or reflect, not {fill!r}")
+    n, _, height, width = x.shape
     windows = F.pad(x, [padding] * 4, mode=modes[fill]).unfold(2, height, 1).unfold(3, width, 1)
     top, left = torch.randint(2 * padding + 1, (2, n), generator=generator, device=x.device)
     return windows[torch.arange(n, device=x.device), :, top, left]

@@ -211,7 +211,8 @@ def _torchvision(
         raise FileNotFoundError(f"no such folder: data.root={root}; data.download=true fetches {name} into it")
     try:
         parts = [
-            builder(root, download=download, **options) for options in (train or {"train": True}, test or {"train": False})
+            builder(root, download=download, **options)
+            for options in (train or {"train": True}, test or {"train": False})
         ]
     except RuntimeError as error:
         if download:

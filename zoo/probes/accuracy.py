@@ -20,7 +20,7 @@ class Accuracy:
 
     def by_class(self) -> list[float]:
         """Percent of each class's images that were recognised; NaN for a class without images."""
-        return (100 * self.confusion.diag() / self.confusion.sum(1)).tolist()
+        return (100 * self.confusion.diag().double() / self.confusion.sum(1)).tolist()
 
 
 @torch.no_grad()
