@@ -1,4 +1,4 @@
-"""Train a backbone: python train.py backbone=capsnet data=mnist optimizer.lr=1e-3 (README.md, and --help for the groups)."""
+"""Train a backbone: python train.py backbone=capsnet data=mnist optimizer.lr=1e-3 (--help lists the groups)."""
 
 import sys
 from pathlib import Path

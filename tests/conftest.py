@@ -23,19 +23,23 @@ class Ended:
     err: str
 
 
+def start(script: str, *arguments: str) -> int:
+    """Runs train.py or evaluate.py in this process. Returns the exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+        patch.setenv("HYDRA_FULL_ERROR", os.environ.get("ZOO_TEST_FULL_ERROR", "0"))
+        return config.run({"train": train.train, "evaluate": evaluate.evaluate}[script], script)
+
+
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """run("train", "backbone=lenet5", …) → exit code and what was printed, as from the command line."""
 
-    def start(script: str, *arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", os.environ.get("ZOO_TEST_FULL_ERROR", "0"))
+    def captured(script: str, *arguments: str) -> Ended:
         capfd.readouterr()
-        code = config.run({"train": train.train, "evaluate": evaluate.evaluate}[script], script)
-        printed = capfd.readouterr()
-        return Ended(code, printed.out, printed.err)
+        return Ended(start(script, *arguments), *capfd.readouterr())
 
-    return start
+    return captured
 
 
 @pytest.fixture

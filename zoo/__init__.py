@@ -1,4 +1,4 @@
-"""Convolutional networks by name. Importing it costs little: torchvision, Lightning and Hydra are left to who needs them."""
+"""Convolutional networks by name. Importing it is cheap: torchvision, Lightning and Hydra are left to their users."""
 
 from zoo.backbones import BACKBONES, Backbone, is_model, list_models, model_info
 from zoo.pixels import OnPixels, on_pixels, probabilities

@@ -40,6 +40,10 @@ class Checkpoints(Checkpoint):
     def file(self, trainer: Trainer, which: str) -> Path:
         return Path(trainer.default_root_dir) / "checkpoints" / f"{which}.ckpt"
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.file(trainer, "best").is_file():  # resumed into a new folder, which shall have a best of its own
+            self.best = None
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         value = float(trainer.callback_metrics.get(self.monitor, math.nan))  # absent where validation is off
         sign = 1 if self.mode == "min" else -1
@@ -53,13 +57,12 @@ class Checkpoints(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, KeyboardInterrupt) or trainer.global_rank:
             return
-        lost = trainer.global_step - self.saved_step
-        last, folder = self.file(trainer, "last"), trainer.default_root_dir
+        step, last = trainer.global_step, self.file(trainer, "last")
         if last.is_file():
-            logger.info("stopped at step %d; the %d steps since %s are lost", trainer.global_step, lost, last)
-            logger.info("go on with: python train.py resume=%s", folder)
+            logger.info("stopped at step %d; steps lost since %s: %d", step, last, step - self.saved_step)
+            logger.info("go on with: python train.py resume=%s", trainer.default_root_dir)
         else:
-            logger.info("stopped at step %d, before the first checkpoint: all %d steps are lost", lost, lost)
+            logger.info("stopped at step %d, before the first checkpoint; steps lost: %d", step, step)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "saved_step": self.saved_step}

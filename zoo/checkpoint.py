@@ -47,12 +47,13 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         replace(weights.sidecar(path), "\n".join(lines) + "\n")
         fresh.replace(path)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's writer wraps the system's error in one of its own
+    except (OSError, RuntimeError) as error:
         fresh.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError) and "write" not in str(error):
+        system = system_error(error)
+        if system is None:
             raise
         kept = f"; the checkpoint before it is kept: {path}" if path.is_file() else ""
-        raise OSError(f"cannot save {path} ({reason(error)}){kept}") from error
+        raise OSError(f"cannot save {path} ({system.strerror}){kept}") from error
 
 
 def replace(path: Path, text: str) -> None:
@@ -69,11 +70,11 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
-def reason(error: BaseException) -> str:
-    """The system's own words for what failed, which may lie under torch's."""
-    while not isinstance(error, OSError) and (error.__cause__ or error.__context__):
+def system_error(error: BaseException | None) -> OSError | None:
+    """What the system said, which may lie under errors of torch's writer."""
+    while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]
+    return error
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,15 +5,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from zoo import checkpoint
-from zoo.data import Batches, ImageData
 from zoo.criteria import CRITERIA, Outcome
+from zoo.data import Batches, ImageData
 from zoo.metrics import Totals
 from zoo.pixels import OnPixels, see_through
 from zoo.weights import FORMAT

@@ -1,4 +1,4 @@
-"""The glue to Hydra: registry rows → config nodes, its errors → one line, a finished run's config → a new one's start."""
+"""The glue to Hydra: registry rows → config nodes, its errors → one line, an old run's config → a new run's start."""
 
 import functools
 import importlib.util
@@ -19,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -58,8 +59,10 @@ def run(job: Callable[[DictConfig, Path], None], name: str) -> int:
     0: all went well; 1: something was wrong, told in one line; 130: Ctrl-C. Tracebacks are shown with `debug=…` or
     HYDRA_FULL_ERROR=1.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("zoo").setLevel(logging.INFO)
+    handler = logging.StreamHandler()
+    ours = logging.getLogger("zoo")
+    ours.setLevel(logging.INFO)
+    ours.addHandler(handler)
     arguments = sys.argv[1:]
     full = os.environ.get("HYDRA_FULL_ERROR") == "1" or any(re.match(r"debug=(?!null$)", a) for a in arguments)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its exceptions on instead of printing them
@@ -67,8 +70,11 @@ def run(job: Callable[[DictConfig, Path], None], name: str) -> int:
 
     @functools.wraps(job)
     def caught(cfg: DictConfig) -> None:
+        hydra_config = HydraConfig.get()
+        if hydra_config.mode == RunMode.MULTIRUN:
+            logger.info("job %s: %s", hydra_config.job.num, " ".join(hydra_config.overrides.task))
         try:
-            with claimed(Path(HydraConfig.get().runtime.output_dir), resumed=bool(cfg.get("resume"))) as folder:
+            with claimed(Path(hydra_config.runtime.output_dir), resumed=bool(cfg.get("resume"))) as folder:
                 job(cfg, folder)
         except Exception as error:  # a sweep goes on with its next job
             if full:
@@ -96,12 +102,13 @@ def run(job: Callable[[DictConfig, Path], None], name: str) -> int:
         message = explained(error, arguments, configs, name)
         print(f"error: {message}", file=sys.stderr)  # noqa: T201
         return 1
+    finally:
+        ours.removeHandler(handler)
     return 1 if failed else 0
 
 
 def quiet() -> None:
     """Silences Lightning's advice about accelerators, loaders and products; it sets its level when it is imported."""
-    import lightning.pytorch
 
     for theirs in "lightning.pytorch", "lightning.fabric":
         logging.getLogger(theirs).setLevel(logging.WARNING)
@@ -264,7 +271,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def fill(cfg: DictConfig, data: Any) -> None:
-    """Puts the data's classes, channels and image size where the backbone's node has null. ValueError if they differ."""
+    """Puts the data's classes, channels and image size where its node has null. ValueError if they differ."""
     for key, of_data in FROM_DATA.items():
         if key not in cfg.backbone:
             continue

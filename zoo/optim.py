@@ -1,4 +1,4 @@
-"""Parameter groups, and learning-rate schedules as closed forms of the step: a resumed run is where it would have been."""
+"""Parameter groups, and learning-rate schedules as closed forms of the step, so that a resumed run goes on exactly."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def constant(optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, warmu
 
 
 def cosine(
-    optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, warmup: float = 1.0, floor: float = 0.0
+    optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, warmup: float = 0.5, floor: float = 0.0
 ) -> LambdaLR:
     """Half a cosine from the rate to `floor` times the rate (Loshchilov & Hutter 2017), after `warmup` epochs."""
 

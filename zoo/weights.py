@@ -59,8 +59,8 @@ def load_checkpoint(path: str | Path) -> OnPixels:
     card = check_card(content, path)
     options = dict(card["backbone"])
     if options["name"] not in BACKBONES and card["config"].get("plugins"):
-        files = ", ".join(card["config"]["plugins"])
-        raise ValueError(f"{path}: its backbone {options['name']!r} comes from a plugin; import {files} first")
+        files = f"plugins=[{', '.join(card['config']['plugins'])}]"
+        raise ValueError(f"{path}: its backbone {options['name']!r} is a plugin's: give {files} again, or import it")
     model = on_pixels(create_model(**options), mean=card["mean"], std=card["std"])
     load_state(model, content["state_dict"], source=str(path))
     model.classes, model.config = tuple(card["classes"]), card["config"]
@@ -165,7 +165,7 @@ def state_dict(content: Any) -> dict[str, Tensor]:
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Loads strictly, or raises ValueError with what is missing, unexpected or of another shape, the model untouched."""
+    """Loads strictly, or raises ValueError with what is missing, unexpected or misshapen; the model stays as it was."""
     own = model.state_dict()
     both = own.keys() & state.keys()
     faults = {

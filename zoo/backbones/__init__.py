@@ -15,7 +15,7 @@ __all__ = ["BACKBONES", "Backbone", "ModelInfo", "is_model", "list_models", "mod
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a registered name without building it. Figures are percent and millions, as papers print them."""
+    """What is known of a registered name without building it. Figures are percent and millions, as in the papers."""
 
     name: str
     family: str

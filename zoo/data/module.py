@@ -103,9 +103,8 @@ class ImageData:
             if not len(source.labels):
                 raise ValueError(f"data {name} has no {part} images (data.val_fraction={val_fraction})")
         if len(train.labels) < batch_size:
-            raise ValueError(
-                f"data {name} has {len(train.labels)} training images, fewer than a batch (data.batch_size={batch_size})"
-            )
+            have = f"data {name} has {len(train.labels)} training images"
+            raise ValueError(f"{have}, fewer than a batch (data.batch_size={batch_size})")
         self.in_chans, self.image_size, _ = train.shape
         own_mean, own_std = train.statistics() if mean is None or std is None else (None, None)
         self.mean = list(mean) if mean is not None else own_mean

@@ -63,7 +63,7 @@ def stratified(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]
 
 @DATASETS.register
 def digits(*, size: int = 32) -> Sets:
-    """UCI handwritten digits, as scikit-learn carries them: 1797 images of 8×8, shown at size×size, 360 of them test."""
+    """UCI handwritten digits, as scikit-learn carries them: 1797 of 8×8, shown at size×size, 360 of them for test."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
