@@ -20,7 +20,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     from zoo.probes.accuracy import accuracy
     from zoo.report import confusion, results
 
-    cfg = config.settled(cfg, "data")
     device = config.device(cfg.accelerator)
     model = load_checkpoint(cfg.checkpoint).to(device)
     data = create_data(**cfg.data)

@@ -27,7 +27,6 @@ def train(cfg: DictConfig, folder: Path) -> None:
     from zoo.weights import checkpoint_file
 
     config.quiet()
-    cfg = config.settled(cfg)
     seed_everything(cfg.seed, verbose=False)
     data = create_data(**cfg.data, augment=cfg.augment)
     config.fill(cfg, data)

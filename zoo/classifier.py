@@ -8,7 +8,7 @@ from typing import Any
 from lightning import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from zoo import checkpoint
 from zoo.criteria import CRITERIA, Outcome
@@ -31,7 +31,7 @@ class Classifier(LightningModule):
         criterion: Mapping[str, Any],
         *,
         optimizer: Callable[[OnPixels], Optimizer],
-        schedule: Callable[..., LRScheduler],
+        schedule: Callable[..., LambdaLR],
         card: Mapping[str, Any],
     ) -> None:
         super().__init__()
@@ -74,6 +74,7 @@ class Classifier(LightningModule):
         steps = self.trainer.num_training_batches
         epochs = total / steps
         scheduler = self.schedule(optimizer, steps_per_epoch=steps, epochs=epochs)
+        self._configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
@@ -85,8 +86,17 @@ class Classifier(LightningModule):
                 raise ValueError(f"{name} monitors {monitor!r}, which nobody logs; logged: {', '.join(self.logged)}")
 
     def on_train_start(self) -> None:
-        if self._restored is not None:  # only now: building loaders and optimisers draws from the generators too
-            checkpoint.restore_random_states(self._restored)
+        if self._restored is None:
+            return
+        # only now: building loaders and optimisers draws from the generators too
+        checkpoint.restore_random_states(self._restored)
+        # A restored optimiser brings its old rates along, which may have been overridden since.
+        scheduler = self.lr_schedulers()
+        scheduler.base_lrs = [group["initial_lr"] for group in self._configured]
+        for group, new, factor in zip(
+            self.trainer.optimizers[0].param_groups, self._configured, scheduler.lr_lambdas, strict=True
+        ):
+            group.update(new, lr=new["initial_lr"] * factor(scheduler.last_epoch))
 
     def on_train_epoch_start(self) -> None:
         self.totals["train"], self.totals["step"] = Totals(), Totals()

@@ -1,0 +1,154 @@
+"""Config nodes: made from the registries, checked, filled from the data, and built."""
+
+import functools
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.backbones import BACKBONES
+from zoo.criteria import CRITERIA
+from zoo.data import DATASETS, ImageData, create_data
+from zoo.registry import REQUIRED, Registry, suggest
+
+GROUPS = {"backbone": BACKBONES, "criterion": CRITERIA, "data": DATASETS}  # those whose nodes are registry rows
+FROM_DATA = ("num_classes", "in_chans", "image_size")  # null in a backbone's node: as the data has it
+ALLOWED = ["zoo.", "torch.", "torchvision.", "lightning."]  # where a _target_ may lie; plugins join
+
+# key → (whole numbers only?, what is in range, the words for it)
+RANGES: dict[str, tuple[bool, Callable[[float], bool], str]] = {
+    "seed": (True, lambda v: v >= 0, "a whole number from 0"),
+    "data.batch_size": (True, lambda v: v >= 1, "a whole number from 1"),
+    "data.val_fraction": (False, lambda v: 0 < v < 1, "between 0 and 1"),
+    "data.seed": (True, lambda v: v >= 0, "a whole number from 0"),
+    "data.size": (True, lambda v: v >= 1, "a whole number from 1"),
+    "data.workers": (True, lambda v: v >= 0, "a whole number from 0"),
+    "data.test_fraction": (False, lambda v: 0 < v < 1, "between 0 and 1"),
+    "optimizer.lr": (False, lambda v: v > 0, "above 0"),
+    "optimizer.momentum": (False, lambda v: 0 <= v < 1, "from 0, below 1"),
+    "optimizer.weight_decay": (False, lambda v: v >= 0, "0 or above"),
+    "schedule.warmup": (False, lambda v: v >= 0, "0 or above, in epochs"),
+    "criterion.eps": (False, lambda v: 0 <= v < 1, "from 0, below 1"),
+    "criterion.weight": (False, lambda v: v >= 0, "0 or above"),
+    "trainer.max_epochs": (True, lambda v: v >= 1, "a whole number from 1"),
+    "trainer.max_steps": (True, lambda v: v >= 1 or v == -1, "a whole number from 1, or -1 for no limit"),
+    "trainer.log_every_n_steps": (True, lambda v: v >= 1, "a whole number from 1"),
+}
+
+
+def register() -> None:
+    """Makes a config node of every registered name: its `name`, and each option with its default."""
+    store = ConfigStore.instance()
+    for group, registry in GROUPS.items():
+        for name in registry:
+            node = {"name": name, **known_options(registry, name)}
+            node = {key: "???" if value is REQUIRED else _plain(value) for key, value in node.items()}
+            if group == "backbone":
+                node |= {key: None for key in FROM_DATA if key in node}
+            if group == "data":
+                node |= {"seed": "${seed}" if "seed" in node else 0}
+            store.store(group=group, name=name, node=node, provider="zoo")
+    OmegaConf.register_new_resolver("declared_criterion", declared_criterion, replace=True)
+
+
+def declared_criterion(backbone: str) -> str:
+    """The config that criterion=auto stands for. An unknown backbone is left for Hydra to complain of."""
+    name = BACKBONES[backbone].builder.criterion if backbone in BACKBONES else "supervised"
+    return f"/criterion/{name}"
+
+
+def known_options(registry: Registry, name: str) -> dict[str, Any]:
+    """The options of a registered name; a data set's include those that every set has."""
+    options = registry[name].options
+    if registry is DATASETS:
+        every = inspect.signature(create_data).parameters.values()
+        options |= {p.name: p.default for p in every if p.kind is p.KEYWORD_ONLY and p.name != "augment"}
+    return options
+
+
+def load_plugins(typed: str) -> None:
+    """Imports a user's Python files, "[one.py,two.py]", which register what they define."""
+    for file in typed.strip("[]").split(","):
+        path = Path(file.strip("'\" "))
+        if not file or path.stem in sys.modules:
+            continue
+        if not path.is_file():
+            raise FileNotFoundError(f"no such plugin: plugins=[{path}]")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module  # before it runs: its classes are looked up there
+        ALLOWED.append(f"{path.stem}.")
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[path.stem]
+            raise
+
+
+def check(cfg: DictConfig) -> None:
+    """Keys of registry nodes and ranges of numbers. Raises TypeError or ValueError that names the key."""
+    for group, registry in GROUPS.items():
+        if group not in cfg:
+            continue
+        known = known_options(registry, cfg[group].name)
+        for key in cfg[group]:
+            if key != "name" and key not in known:
+                raise TypeError(f"{group} {cfg[group].name} has no option {key!r}{suggest(str(key), known)}")
+    for key, (whole, fits, words) in RANGES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is None:
+            continue
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not fits(value):
+            raise ValueError(f"{key}={value} is not possible: it must be {words}")
+
+
+def fill(cfg: DictConfig, data: ImageData) -> None:
+    """Puts the data's classes, channels and image size where its node has null. ValueError if they differ."""
+    for key in FROM_DATA:
+        if key not in cfg.backbone:
+            continue
+        value, known = cfg.backbone[key], getattr(data, key)
+        if value is not None and value != known:
+            raise ValueError(f"backbone.{key}={value} contradicts data {data.name}, which has {key}={known}")
+        cfg.backbone[key] = known
+
+
+def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., Any]:
+    """The node's _target_ with its other keys bound. It must lie in zoo, torch, torchvision, lightning or a plugin.
+
+    Raises ValueError if it lies elsewhere, is not there, or is no subclass of `kind`.
+    """
+    options = {key: value for key, value in node.items() if key != "_target_"}
+    name = node["_target_"]
+    if not name.startswith(tuple(ALLOWED)):
+        raise ValueError(f"_target_={name} is refused: it must lie in {', '.join(ALLOWED)} or in a file of plugins=[…]")
+    try:
+        found = hydra.utils.get_object(name)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ValueError(f"_target_={name} does not exist") from error
+    if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
+        raise ValueError(f"_target_={name} is refused: it is no subclass of {kind.__name__}")
+    return functools.partial(found, **options)
+
+
+def device(accelerator: str) -> torch.device:
+    """auto, cpu or gpu → torch.device, as the trainer would choose it. ValueError if there is no GPU to take."""
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"accelerator must be auto, cpu or gpu, not {accelerator!r}")
+    found = torch.accelerator.current_accelerator(check_available=True) if accelerator != "cpu" else None
+    if accelerator == "gpu" and found is None:
+        raise ValueError("accelerator=gpu, but there is no GPU here")
+    return found or torch.device("cpu")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
