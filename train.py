@@ -9,7 +9,6 @@ from zoo import config
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
-    import torch
     from lightning import Callback, Trainer, seed_everything
     from lightning.pytorch.loggers import Logger
     from rich.console import Console
@@ -20,7 +19,6 @@ def train(cfg: DictConfig, folder: Path) -> None:
     from zoo.classifier import Classifier
     from zoo.criteria import CRITERIA, check_serves
     from zoo.data import create_data
-    from zoo.optim import parameter_groups
     from zoo.pictures import PICTURES, applicable
     from zoo.probes.accuracy import accuracy
     from zoo.report import results
@@ -35,12 +33,11 @@ def train(cfg: DictConfig, folder: Path) -> None:
     check_serves(cfg.criterion.name, backbone, cfg.backbone.name, cfg.criterion)
     plain = OmegaConf.to_container(cfg)
     card = {"backbone": plain["backbone"], "mean": data.mean, "std": data.std, "classes": list(data.classes)}
-    optimizer = config.target({k: v for k, v in cfg.optimizer.items() if k != "decay_norms"}, torch.optim.Optimizer)
     classifier = Classifier(
         on_pixels(backbone, mean=data.mean, std=data.std),
         data,
         cfg.criterion,
-        optimizer=lambda model: optimizer(parameter_groups(model, decay_norms=cfg.optimizer.decay_norms)),
+        optimizer=config.optimizer(cfg.optimizer),
         schedule=config.target(cfg.schedule),
         card={**card, "config": plain, "choices": config.choices()},
     )
@@ -66,7 +63,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         {part: accuracy(best, data.batches(part, device), criterion).means for part in ("test", "val")},
         parameters=sum(p.numel() for p in backbone.parameters()),
         seconds=classifier.elapsed,
-        images_per_second=classifier.images / max(classifier.seconds, 1e-9),
+        images_per_second=classifier.images_per_second,
         config=plain,
         seed=cfg.seed,
     )

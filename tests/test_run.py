@@ -3,13 +3,17 @@
 import csv
 import json
 import math
+import re
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import Ended, start
+from conftest import ROOT, Ended, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
@@ -165,8 +169,6 @@ def test_a_loss_that_turns_nan_stops_the_run_and_keeps_the_last_good_checkpoint(
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_checkpoint_before(run: Run, tmp_path: Path):
-    import resource
-
     folder, marker = tmp_path / "run", tmp_path / "marker"
     accident = f"+augment.accident={{what: full, marker: '{marker}', at: 5}}"
     try:
@@ -181,29 +183,23 @@ def test_a_full_disk_ends_the_run_in_one_line_and_keeps_the_checkpoint_before(ru
     assert zoo.load_checkpoint(folder)
 
 
-def test_a_backbone_of_ones_own_is_a_plugin(run: Run, tmp_path: Path):
-    file, folder = tmp_path / "own_net.py", tmp_path / "run"
-    file.write_text(
-        "from torch import nn\n"
-        "from zoo import BACKBONES, Backbone\n"
-        "@BACKBONES.variants(own=dict(width=8))\n"
-        "class Own(Backbone):\n"
-        "    image_size = 28\n"
-        "    def __init__(self, *, width: int, num_classes: int = 10, in_chans: int = 3):\n"
-        "        super().__init__()\n"
-        "        self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, width\n"
-        "        self.conv, self.fc = nn.Conv2d(in_chans, width, 3), nn.Linear(width, num_classes)\n"
-        "    def forward_features(self, x):\n"
-        "        return self.conv(x)\n"
-        "    def forward_head(self, features, pre_logits=False):\n"
-        "        pooled = features.amax((2, 3))\n"
-        "        return pooled if pre_logits else self.fc(pooled)\n"
-    )
-    chosen = ("backbone=own", "backbone.width=5", *SMALL, "trainer.max_epochs=1", f"hydra.run.dir={folder}")
+def test_the_readmes_backbone_of_ones_own_trains_as_a_plugin(run: Run, tmp_path: Path):
+    file, folder = tmp_path / "mynet.py", tmp_path / "run"
+    (code,) = re.findall(r"```python\n(from torch import nn\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    file.write_text(code)
+    chosen = ("backbone=tiny", "backbone.width=5", *SMALL, "trainer.max_epochs=1", f"hydra.run.dir={folder}")
     ended = run("train", f"plugins=[{file}]", *chosen)
     assert ended.code == 0, ended.err
     assert zoo.load_checkpoint(folder).backbone.num_features == 5
     assert run("evaluate", f"plugins=[{file}]", f"checkpoint={folder}", f"hydra.run.dir={tmp_path / 'out'}").code == 0
+
+
+def test_a_run_without_validation_keeps_its_newest_weights(run: Run, tmp_path: Path):
+    chosen = ("trainer.limit_val_batches=0", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'run'}")
+    ended = run("train", *LENET, *chosen)
+    assert ended.code == 0, ended.err
+    best, last = (torch.load(tmp_path / "run" / "checkpoints" / f"{which}.ckpt") for which in ("best", "last"))
+    assert best["global_step"] == last["global_step"] == 6
 
 
 @pytest.mark.slow
@@ -215,11 +211,6 @@ def test_the_default_run_recognises_98_percent_of_the_digits(run: Run, tmp_path:
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_run(tmp_path: Path):
-    import subprocess
-    import sys
-
-    from conftest import ROOT
-
     chosen = (*LENET, "trainer=ddp_cpu", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'run'}")
     ended = subprocess.run([sys.executable, "train.py", *chosen], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr

@@ -45,14 +45,19 @@ class Checkpoints(Checkpoint):
             self.best = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        value = float(trainer.callback_metrics.get(self.monitor, math.nan))  # absent where validation is off
-        sign = 1 if self.mode == "min" else -1
-        better = math.isfinite(value) and (self.best is None or sign * value < sign * self.best)
-        if better:
-            self.best = value
+        better = self._is_best(trainer.callback_metrics.get(self.monitor))
         self.saved_step = trainer.global_step
         for which in ("best", "last") if better else ("last",):
             trainer.save_checkpoint(self.file(trainer, which))
+
+    def _is_best(self, value: Tensor | None) -> bool:
+        if value is None:  # not validated yet, or not at all: the newest is the best there is
+            return self.best is None
+        sign = 1 if self.mode == "min" else -1
+        better = math.isfinite(value) and (self.best is None or sign * value < sign * self.best)
+        if better:
+            self.best = float(value)
+        return better
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, KeyboardInterrupt) or trainer.global_rank:
@@ -127,7 +132,7 @@ class RunProgress(ProgressBar):
         told = [f"{_epoch(trainer)}: train loss {train['loss']:.4f}, top-1 {100 - train['top1_error']:.2f} %"]
         if "val/loss" in value:
             told.append(f"val loss {value['val/loss']:.4f}, top-1 {100 - value['val/top1_error']:.2f} %")
-        told.append(f"{pl_module.images / pl_module.seconds:,.0f} images/s")
+        told.append(f"{pl_module.images_per_second:,.0f} images/s")
         logger.info("; ".join(told))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

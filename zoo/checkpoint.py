@@ -35,6 +35,8 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     Raises OSError if the disk does not take it; the old file is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it wrote
+        stale.unlink()
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with fresh.open("wb") as file:
@@ -47,9 +49,9 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
         replace(weights.sidecar(path), "\n".join(lines) + "\n")
         fresh.replace(path)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         fresh.unlink(missing_ok=True)
-        system = system_error(error)
+        system = system_error(error) if isinstance(error, OSError | RuntimeError) else None
         if system is None:
             raise
         kept = f"; the checkpoint before it is kept: {path}" if path.is_file() else ""
@@ -60,12 +62,12 @@ def replace(path: Path, text: str) -> None:
     """Writes a small text file whole or not at all."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with fresh.open("w") as file:
+        with fresh.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-    except OSError:
+    except BaseException:
         fresh.unlink(missing_ok=True)
         raise
 

@@ -48,6 +48,13 @@ class Classifier(LightningModule):
         self._restored: Mapping[str, Any] | None = None
 
     @property
+    def images_per_second(self) -> float:
+        """Of all processes, over the time in training steps."""
+        running = 0.0 if self._resumed_at is None else time.perf_counter() - self._resumed_at
+        images = 0 if self._resumed_at is None else self.totals["train"].images * self.trainer.world_size
+        return (self.images + images) / max(self.seconds + running, 1e-9)
+
+    @property
     def logged(self) -> list[str]:
         """The names that a monitor may watch."""
         means = ("loss", *self.parts, "top1_error", "top5_error")
@@ -144,7 +151,7 @@ class Classifier(LightningModule):
         self._pause()
         means = self._report("train")
         self._stop_unless_finite(means["train/loss"])
-        self.log("images_per_second", self.images / max(self.seconds, 1e-9))
+        self.log("images_per_second", self.images_per_second)
 
     def _counted(self, part: str, batch: tuple[Tensor, Any]) -> Outcome:
         x, y = batch
@@ -176,7 +183,7 @@ class Classifier(LightningModule):
             )
 
     def on_save_checkpoint(self, content: dict[str, Any]) -> None:
-        content["zoo"] = {"format": FORMAT, **self.card}
+        content["zoo"] = {"format": FORMAT, "epochs": self.current_epoch + 1, **self.card}
         content["random"] = checkpoint.random_states()
         content["clock"] = {
             "images": self.images,

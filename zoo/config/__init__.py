@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 
 from zoo.config.complaints import explained, told
 from zoo.config.inherit import choices, inherited, settled, typed_value
-from zoo.config.nodes import device, fill, load_plugins, register, target
+from zoo.config.nodes import device, fill, load_plugins, optimizer, register, target
 
-__all__ = ["choices", "device", "fill", "quiet", "run", "target"]
+__all__ = ["choices", "device", "fill", "optimizer", "quiet", "run", "target"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ def quiet() -> None:
     for theirs in "lightning.pytorch", "lightning.fabric":
         logging.getLogger(theirs).setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", module=theirs.replace(".", r"\."))
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what debug=profile asks for
 
 
 @contextmanager

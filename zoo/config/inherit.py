@@ -46,6 +46,8 @@ def settled(cfg: DictConfig, inherited: list[str]) -> DictConfig:
         new = overridden(OmegaConf.create(card["config"]), new, inherited)
         new.resume, new.plugins = old.resume, old.plugins
         report_changes(path, card["config"], OmegaConf.to_container(new))
+        if new.trainer.max_epochs <= card["epochs"]:
+            logger.info("all its %d epochs are done; a larger trainer.max_epochs goes on", card["epochs"])
     elif new.get("checkpoint"):
         card, _ = checkpoint_card(new.checkpoint, "best")
         new.data = overridden(OmegaConf.create({"data": card["config"]["data"]}), new, inherited).data

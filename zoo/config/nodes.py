@@ -13,10 +13,13 @@ import hydra
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
 
 from zoo.backbones import BACKBONES
 from zoo.criteria import CRITERIA
 from zoo.data import DATASETS, ImageData, create_data
+from zoo.optim import parameter_groups
 from zoo.registry import REQUIRED, Registry, suggest
 
 GROUPS = {"backbone": BACKBONES, "criterion": CRITERIA, "data": DATASETS}  # those whose nodes are registry rows
@@ -138,6 +141,14 @@ def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., A
     if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
         raise ValueError(f"_target_={name} is refused: it is no subclass of {kind.__name__}")
     return functools.partial(found, **options)
+
+
+def optimizer(node: Mapping[str, Any]) -> Callable[[nn.Module], Optimizer]:
+    """The node's _target_ over a model's parameter groups; `decay_norms` says which of them decay."""
+    options = dict(node)
+    decay_norms = options.pop("decay_norms", False)
+    build = target(options, Optimizer)
+    return lambda model: build(parameter_groups(model, decay_norms=decay_norms))
 
 
 def device(accelerator: str) -> torch.device:

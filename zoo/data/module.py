@@ -16,8 +16,9 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def seed_of(*position: int) -> int:
-    """A 64-bit seed for a place in a run, such as (seed, epoch, step, rank); neighbouring places share nothing."""
-    return int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0])
+    """A 64-bit seed for a place in a run, such as (seed, epoch, step, rank); no two places share one."""
+    # The length goes in too: NumPy pads with zeros, which would make (seed, epoch) the same as (seed, epoch, 0, 0).
+    return int(np.random.SeedSequence((len(position), *position)).generate_state(1, np.uint64)[0])
 
 
 class Batches:
@@ -101,7 +102,8 @@ class ImageData:
         self.parts: dict[str, Source] = {"train": train, "val": val, "test": sets.test}
         for part, source in self.parts.items():
             if not len(source.labels):
-                raise ValueError(f"data {name} has no {part} images (data.val_fraction={val_fraction})")
+                why = f" (data.val_fraction={val_fraction})" if part == "val" else ""
+                raise ValueError(f"data {name} has no {part} images{why}")
         if len(train.labels) < batch_size:
             have = f"data {name} has {len(train.labels)} training images"
             raise ValueError(f"{have}, fewer than a batch (data.batch_size={batch_size})")

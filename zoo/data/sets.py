@@ -1,6 +1,7 @@
 """The sets by name. Each is a function of its own options → Sets; a new one is a new registered function."""
 
 import math
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,16 +112,14 @@ def svhn(*, root: str = "data", download: bool = True) -> Sets:
 
 
 @DATASETS.register
-def textures(
-    *, size: int = 32, channels: int = 3, classes: int = 4, count: int = 512, noise: float = 0.1, seed: int = 0
-) -> Sets:
+def textures(*, size: int = 32, channels: int = 3, classes: int = 4, count: int = 512, noise: float = 0.1) -> Sets:
     """Synthetic and learnable: stripes, a class for each direction, with random phase, width and noise.
 
-    `count` training images and a quarter as many test images, in equal shares.
+    `count` training images and a quarter as many test images, in equal shares, always the same.
     """
     if classes < 2 or count < 4 * classes:
         raise ValueError(f"textures need two classes and four images of each, not classes={classes}, count={count}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
 
     def draw(n: int) -> Arrays:
         labels = torch.arange(n) % classes
@@ -156,10 +155,10 @@ def image_folder(
         raise ValueError(f"data.on_error must be error or skip, not {on_error!r}")
     if channels not in (1, 3):
         raise ValueError(f"data.channels must be 1 or 3, not {channels}")
-    if not Path(root).is_dir():
+    top = Path(root).expanduser()
+    if not top.is_dir():
         raise FileNotFoundError(f"no such image folder: data.root={root}")
     options = {"size": size, "channels": channels, "workers": workers, "on_error": on_error}
-    top = Path(root)
     if not (top / "train").is_dir():
         everything, classes = _folder(top, **options)
         train, test = stratified(everything.labels, test_fraction, split_seed)
@@ -207,19 +206,20 @@ def _torchvision(
     import torchvision
 
     builder = getattr(torchvision.datasets, name)
-    if not download and not Path(root).is_dir():
+    folder = Path(root).expanduser()
+    if not download and not folder.is_dir():
         raise FileNotFoundError(f"no such folder: data.root={root}; data.download=true fetches {name} into it")
     try:
         parts = [
-            builder(root, download=download, **options)
+            builder(folder, download=download, **options)
             for options in (train or {"train": True}, test or {"train": False})
         ]
-    except RuntimeError as error:
+    except (AssertionError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{name} in {folder.resolve()} is damaged ({error}): delete it and fetch it again") from error
+    except (RuntimeError, OSError) as error:  # torchvision's own word, and urllib's errors
         if download:
-            raise OSError(f"{name} could not be downloaded into {Path(root).resolve()}: {error}") from error
+            raise OSError(f"{name} could not be downloaded into {folder.resolve()}: {error}") from error
         raise FileNotFoundError(f"{name} is not in data.root={root}, and data.download=false: {error}") from error
-    except OSError as error:  # urllib's errors are OSErrors
-        raise OSError(f"{name} could not be downloaded into {Path(root).resolve()}: {error}") from error
     return Sets(_arrays(parts[0]), None, _arrays(parts[1]), classes or tuple(parts[0].classes))
 
 

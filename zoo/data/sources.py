@@ -63,7 +63,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Files:
-    """Image files, decoded by worker processes as they are asked for: shorter side to `size`, centre cut to a square.
+    """Image files, decoded by worker processes as they are asked for: the centre square, at size×size.
 
     on_error: "error" raises ValueError that names the file; "skip" leaves it out of its batch and counts it.
     """
@@ -113,7 +113,7 @@ class Files:
         path = self.paths[index]
         try:
             return decode(path, self.size, self.channels), int(self.labels[index]), ""
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # a decoder of arbitrary bytes fails in arbitrary ways
             return None, 0, f"{path} ({error})"
 
     def _report(self, broken: list[str]) -> None:
@@ -127,11 +127,12 @@ class Files:
 def decode(path: Path, size: int, channels: int) -> Tensor:
     """An image file → uint8 (C, size, size). Raises OSError or ValueError if it cannot be read."""
     with Image.open(path) as image:
+        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image = image.convert("RGB" if channels == 3 else "L")
-    scale = size / min(image.size)
-    wide, high = (max(size, round(side * scale)) for side in image.size)
-    left, top = (wide - size) // 2, (high - size) // 2
-    image = image.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    side = min(image.size)
+    left, top = ((length - side) / 2 for length in image.size)
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
     return torch.from_numpy(np.array(image)).view(size, size, channels).permute(2, 0, 1).contiguous()
 
 
