@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,14 +25,6 @@ def begin(folder: Path, what: str, at: int) -> tuple[str, ...]:
     return *RUN, *EPOCHS, "augment=standard_cifar", f"plugins=[{PLUGIN}]", accident, f"hydra.run.dir={folder}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def state(folder: Path) -> dict:
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
@@ -48,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, str]]:
     """Runs in processes of their own, by the accident that ended them: folder, exit code, what was printed."""
     accidents = {"after epoch 2": ("kill", 7), "in epoch 3": ("kill", 9), "by Ctrl-C": ("interrupt", 9)}
-    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # as this module, and not in each other's way
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: bits depend on it
     folders = {name: tmp_path_factory.mktemp("ended") / "run" for name in accidents}
     started = {
         name: subprocess.Popen(

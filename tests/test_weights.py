@@ -109,7 +109,7 @@ def top1(shared: Path, every: int) -> float:
 
 
 def test_resnet20_recognises_a_sample_of_the_jpeg_test_set_about_as_published(shared):
-    assert top1(shared, every=25) == pytest.approx(81.0, abs=4)
+    assert top1(shared, every=40) == pytest.approx(81.0, abs=4)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def on_pixels(model: Backbone, *, mean: float | Sequence[float] = 0.0, std: floa
     for name, values in ("mean", mean), ("std", std):
         if len(values) not in (1, model.in_chans):
             raise ValueError(f"{name} has {len(values)} values for {model.in_chans} channels")
-    if min(std) <= 0:
+    if not all(value > 0 for value in std):
         raise ValueError(f"std must be positive, not {std}")
     return OnPixels(model, mean=mean, std=std)
 

@@ -1,8 +1,10 @@
 """Name or file → checked state dict → model. The only loader; it never runs code that a file holds."""
 
 import hashlib
-import pickle
+import pickletools
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ def create_model(
     counts = {"num_classes": num_classes, "in_chans": in_chans}
     for key, least in ("num_classes", 0), ("in_chans", 1):
         value = counts[key]
-        if value is not None and (not isinstance(value, int) or value < least):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise ValueError(f"{key} must be a whole number of at least {least}, not {value!r}")
     given = {key: value for key, value in counts.items() if value is not None}
     model = BACKBONES.build(name, **given, **options)
@@ -82,7 +84,7 @@ def checkpoint_file(path: str | Path, which: str) -> Path:
 
 def check_card(content: Any, path: Path) -> dict[str, Any]:
     """The part of a checkpoint that says what was trained. ValueError if train.py did not write it."""
-    if not isinstance(content, Mapping) or "zoo" not in content:
+    if not isinstance(content, Mapping) or not isinstance(content.get("zoo"), Mapping):
         raise ValueError(f"{path} holds weights but was not saved by train.py; use create_model(…, checkpoint_path=…)")
     card = content["zoo"]
     if card["format"] > FORMAT:
@@ -102,21 +104,37 @@ def read(path: str | Path) -> Any:
     if not start:
         raise ValueError(f"{path} is empty (0 bytes): it is not a checkpoint")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.findall(r"GLOBAL (\S+)", str(error))
+        with warnings.catch_warnings(action="ignore"):  # torch's advice about files that it does not know
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a reader of arbitrary bytes fails in arbitrary ways
+        named = re.findall(r"GLOBAL (\S+)", str(error)) or pickled(path, start)
         if named:
             raise ValueError(
                 f"{path} was refused: it would run code or build objects ({', '.join(dict.fromkeys(named))}), and only "
                 "plain types and tensors are read. If you trust it, save its state_dict alone from where it was made"
             ) from error
-        raise ValueError(f"{path} is not a checkpoint ({looks_like(start)})") from error
-    except Exception as error:  # a reader of arbitrary bytes fails in arbitrary ways
-        if start.startswith(b"PK"):
+        if start.startswith(b"PK") and not zipfile.is_zipfile(path):
             raise ValueError(
                 f"{path} is damaged: its archive is cut off or broken ({path.stat().st_size} bytes)"
             ) from error
         raise ValueError(f"{path} is not a checkpoint ({looks_like(start)})") from error
+
+
+def pickled(path: Path, start: bytes) -> list[str]:
+    """What a bare pickle would import, without running it; empty for other files."""
+    if not start.startswith(b"\x80"):
+        return []
+    names, words = [], []
+    try:
+        with path.open("rb") as file:
+            for code, word, _ in pickletools.genops(file):
+                if code.name == "STACK_GLOBAL":
+                    names.append(".".join(words[-2:]))
+                elif isinstance(word, str):
+                    words.append(word)
+    except Exception:
+        return []
+    return names
 
 
 def looks_like(start: bytes) -> str:
@@ -158,9 +176,8 @@ def state_dict(content: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError("the file holds no state dict: names with tensors were expected")
     state = dict(content)
-    for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
 
 

@@ -20,7 +20,7 @@ class CapsNet(Backbone):
     `decoder=False` leaves the reconstruction out (6.8 of 8.2 million parameters remain on 28×28).
     """
 
-    taps = ("conv1", "primary")
+    taps = ("relu", "primary.conv")
     classifier = "digits"
     smallest = 17
     any_size = False

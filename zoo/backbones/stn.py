@@ -15,7 +15,7 @@ from zoo.layers.spatial_transformer import SpatialTransformer
 class STNCNN(Backbone):
     """An affine spatial transformer in front of a small CNN. `warp(x)` returns what the CNN is shown."""
 
-    taps = ("conv1", "conv2")
+    taps = ("relu1", "relu2")
     smallest = 28
     any_size = False
 

@@ -9,8 +9,9 @@ def squash(s: Tensor, eps: float = 1e-12) -> Tensor:
 
     `eps` keeps value and gradient finite at s = 0.
     """
-    n2 = s.square().sum(-1, keepdim=True)
-    return s * (n2 / (1 + n2) * torch.rsqrt(n2 + eps))
+    wide = s.to(torch.promote_types(s.dtype, torch.float32))  # eps is nothing in half precision
+    n2 = wide.square().sum(-1, keepdim=True)
+    return (wide * (n2 / (1 + n2) * torch.rsqrt(n2 + eps))).to(s.dtype)
 
 
 def dynamic_routing(u_hat: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
