@@ -29,11 +29,6 @@ def over(names: Iterable[str], one_for: Callable[[str], str] = lambda name: INFO
 every_name = over(NAMES)
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 def images(model: zoo.Backbone, count: int = 2) -> Tensor:
     return torch.rand(count, *model.input_size)
 

@@ -9,11 +9,6 @@ from zoo.layers.capsules import CapsuleLayer, PrimaryCapsules, dynamic_routing, 
 from zoo.layers.spatial_transformer import SpatialTransformer
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 def test_squash_maps_3_4_to_its_direction_times_25_over_26():
     v = squash(torch.tensor([3.0, 4.0], dtype=torch.float64))
     assert v.tolist() == pytest.approx([25 / 26 * 3 / 5, 25 / 26 * 4 / 5], rel=1e-12)

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, Ended, start
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
@@ -101,6 +102,23 @@ def test_a_checkpoints_weights_load_strictly_into_the_bare_backbone(trained: Pat
     torch.testing.assert_close(bare.eval()(model.normalise(x)), model(x))
     same = zoo.create_model("lenet5", num_classes=4, checkpoint_path=file).eval()
     torch.testing.assert_close(same(model.normalise(x)), model(x))
+
+
+def test_a_run_on_a_folder_of_images_is_evaluated_and_resumed_from_what_its_checkpoint_says(run: Run, tmp_path: Path):
+    for name, shade in ("dark", 40), ("light", 200):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (40, 30), (shade + i, shade, shade)).save(tmp_path / "photos" / name / f"{i}.png")
+    folder, chosen = tmp_path / "run", ("data=image_folder", f"data.root={tmp_path / 'photos'}", "data.size=32")
+    few = ("data.batch_size=4", "data.workers=0", "trainer.max_epochs=1")
+    assert run("train", "backbone=resnet20", "backbone.n=1", *chosen, *few, f"hydra.run.dir={folder}").code == 0
+    assert zoo.load_checkpoint(folder).classes == ("dark", "light")
+    ended = run("evaluate", f"checkpoint={folder}", f"hydra.run.dir={tmp_path / 'out'}")
+    assert ended.code == 0, ended.err
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["test"].keys() > {"loss", "top1_error"}
+    resumed = run("train", f"resume={folder}", "trainer.max_epochs=2")
+    assert resumed.code == 0, resumed.err
+    assert "epoch 2/2" in resumed.err
 
 
 def test_a_second_run_in_the_same_folder_is_refused(trained: Path, run: Run):

@@ -23,11 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the files in shared/weights were trained with
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def model() -> zoo.Backbone:
     return zoo.create_model("lenet5", num_classes=3)

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.inherit import flat
 from zoo.registry import suggest
@@ -15,8 +15,6 @@ from zoo.registry import suggest
 
 def told(error: BaseException) -> str:
     """An exception in one line: its message, with its type in front where it is not one that we raise for people."""
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key} must be given"
     lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
     if isinstance(error, OSError) and error.filename is not None:
         lines = f"{error.filename}: {error.strerror}"

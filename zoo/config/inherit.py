@@ -39,7 +39,7 @@ def settled(cfg: DictConfig, inherited: list[str]) -> DictConfig:
 
     Of a checkpoint to be evaluated only the data is taken. Raises ValueError, TypeError.
     """
-    new = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    new = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     if new.get("resume"):
         card, path = checkpoint_card(new.resume, "last")
         old = new.copy()
@@ -51,6 +51,9 @@ def settled(cfg: DictConfig, inherited: list[str]) -> DictConfig:
     elif new.get("checkpoint"):
         card, _ = checkpoint_card(new.checkpoint, "best")
         new.data = overridden(OmegaConf.create({"data": card["config"]["data"]}), new, inherited).data
+    missing = sorted(OmegaConf.missing_keys(new))
+    if missing:
+        raise ValueError(f"{missing[0]} must be given")
     check(new)
     return new
 
