@@ -10,7 +10,6 @@ from zoo import config
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
-    import torch
     from rich.console import Console
     from rich.table import Table
 
@@ -51,7 +50,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     for name, value in by_class.items():
         classes.add_row(name, f"{value:.2f}")
     console.print(classes)
-    torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

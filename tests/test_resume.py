@@ -135,12 +135,28 @@ def test_resume_applies_overrides_and_prints_the_difference(whole: Path, run: Ru
         ("backbone=stn_cnn", "cannot resume with another backbone: backbone.name was 'lenet5', not 'stn_cnn'"),
         ("data=digits", "cannot resume with another data: data.name was 'textures', not 'digits'"),
         ("experiment=capsnet_mnist", "cannot be combined with experiment="),
+        ("optimizer=sgd", "cannot resume with another optimizer"),
+        ("data.val_fraction=0.3", "cannot resume with another data: data.val_fraction was 0.1, not 0.3"),
+        ("~augment.flip", "~augment.flip cannot be combined with resume="),
     ],
 )
 def test_resume_refuses_what_would_be_another_run(override: str, message: str, whole: Path, run: Run):
     ended = run("train", f"resume={whole}", f"plugins=[{PLUGIN}]", override)
     assert ended.code == 1
     assert message in ended.err
+
+
+def test_to_type_the_runs_own_choices_again_changes_nothing(whole: Path, run: Run):
+    ended = run("train", f"resume={whole}", f"plugins=[{PLUGIN}]", "backbone=lenet5", "data=textures")
+    assert ended.code == 0, ended.err
+    assert "changed: nothing" in ended.err
+
+
+def test_a_run_is_not_resumed_into_the_folder_of_another(whole: Path, run: Run, tmp_path: Path):
+    (tmp_path / "checkpoints").mkdir()
+    ended = run("train", f"resume={whole}", f"plugins=[{PLUGIN}]", f"hydra.run.dir={tmp_path}")
+    assert ended.code == 1
+    assert "holds another run" in ended.err
 
 
 def test_a_damaged_checkpoint_is_not_resumed_from(whole: Path, run: Run, tmp_path: Path):

@@ -45,6 +45,7 @@ class Classifier(LightningModule):
         self.images, self.seconds = 0, 0.0  # that training steps took, validation and saving not counted
         self.elapsed = 0.0  # seconds of the whole fit, over all lives of the run
         self._resumed_at: float | None = None
+        self._logged_at = 0
         self._restored: Mapping[str, Any] | None = None
 
     @property
@@ -78,7 +79,7 @@ class Classifier(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.optimizer(self.model)
         total = self.trainer.estimated_stepping_batches  # first: it sets the loader up, which the next line counts
-        steps = self.trainer.num_training_batches
+        steps = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
         epochs = total / steps
         scheduler = self.schedule(optimizer, steps_per_epoch=steps, epochs=epochs)
         self._configured = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
@@ -109,7 +110,10 @@ class Classifier(LightningModule):
         self.totals["train"], self.totals["step"] = Totals(), Totals()
         self._resumed_at = self._stepped_at = time.perf_counter()
 
-    def training_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> Tensor | None:
+        if not len(batch[0]):  # every image of it was unreadable
+            return None
+        self._rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         outcome = self._counted("train", batch)
         self.totals["step"].add(outcome.loss, outcome.parts, outcome.scores, batch[1])
         if outcome.loss.device.type == "cpu":  # nothing to wait for; on a device it is looked at with each log
@@ -119,7 +123,7 @@ class Classifier(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.max_steps != -1 and self.global_step >= self.trainer.max_steps:
             self.trainer.should_stop = True  # makes Lightning validate where it would otherwise just end
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step > self._logged_at and self.global_step % self.trainer.log_every_n_steps == 0:
             self._log_step()
 
     def _log_step(self) -> None:
@@ -129,10 +133,10 @@ class Classifier(LightningModule):
         now = time.perf_counter()
         scalars = {f"step/{name}": means[name] for name in ("loss", *self.parts) if name in means}
         scalars["step/images_per_second"] = totals.images * self.trainer.world_size / (now - self._stepped_at)
-        scalars["step/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        scalars["step/lr"] = self._rate
         for logger in self.loggers:
             logger.log_metrics(scalars, step=self.global_step - 1)
-        self.totals["step"], self._stepped_at = Totals(), now
+        self.totals["step"], self._stepped_at, self._logged_at = Totals(), now, self.global_step
 
     def on_validation_epoch_start(self) -> None:
         self.totals["val"] = Totals()
@@ -140,7 +144,8 @@ class Classifier(LightningModule):
             self._pause()
 
     def validation_step(self, batch: tuple[Tensor, Any], batch_idx: int) -> None:
-        self._counted("val", batch)
+        if len(batch[0]):
+            self._counted("val", batch)
 
     def on_validation_epoch_end(self) -> None:
         means = self._report("val")
@@ -183,7 +188,8 @@ class Classifier(LightningModule):
             )
 
     def on_save_checkpoint(self, content: dict[str, Any]) -> None:
-        content["zoo"] = {"format": FORMAT, "epochs": self.current_epoch + 1, **self.card}
+        done = {"epochs": self.current_epoch + 1, "whole": self.trainer.is_last_batch}  # False: max_steps cut the last
+        content["zoo"] = {"format": FORMAT, **done, **self.card}
         content["random"] = checkpoint.random_states()
         content["clock"] = {
             "images": self.images,

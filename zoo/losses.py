@@ -16,6 +16,7 @@ def cross_entropy(scores: Tensor, y: Tensor, *, eps: float = 0.0, prior: Tensor 
 
     scores: logits (N, K). prior: u (K,), uniform if None.
     """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # targets of 1 − ε + ε/K need the digits
     q = spread(y, scores.shape[1], scores)
     u = torch.full_like(scores[0], 1 / scores.shape[1]) if prior is None else prior
     return -(((1 - eps) * q + eps * u) * scores.log_softmax(1)).sum(1).mean()
@@ -26,6 +27,7 @@ def margin(lengths: Tensor, y: Tensor, *, m_pos: float = 0.9, m_neg: float = 0.1
 
     lengths: (N, K) of class capsules, in [0, 1).
     """
+    lengths = lengths.to(torch.promote_types(lengths.dtype, torch.float32))
     t = spread(y, lengths.shape[1], lengths)
     present = t * F.relu(m_pos - lengths).square()
     absent = lambda_ * (1 - t) * F.relu(lengths - m_neg).square()

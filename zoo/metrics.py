@@ -27,8 +27,8 @@ class Totals:
         n = len(scores)
         right = scores.detach().topk(min(5, scores.shape[1])).indices == classes_of(y)[:, None]
         values = {
-            "loss": loss.detach() * n,
-            **{name: part.detach() * n for name, part in parts.items()},
+            "loss": loss.detach().float() * n,
+            **{name: part.detach().float() * n for name, part in parts.items()},
             "top1_error": n - right[:, 0].sum(),
             "top5_error": n - right.sum(),
         }

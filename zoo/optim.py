@@ -21,7 +21,8 @@ def parameter_groups(model: nn.Module, *, decay_norms: bool = False) -> list[dic
 
 
 def constant(optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, warmup: float = 0.0) -> LambdaLR:
-    """The optimiser's rate, after a linear warm-up of `warmup` epochs."""
+    """The optimiser's rate, after a linear warm-up of `warmup` epochs (of any schedule at most half of them all)."""
+    warmup = min(warmup, epochs / 2)
     return _by_epoch(optimizer, lambda epoch: 1.0, steps_per_epoch, warmup)
 
 
@@ -29,6 +30,7 @@ def cosine(
     optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, warmup: float = 0.5, floor: float = 0.0
 ) -> LambdaLR:
     """Half a cosine from the rate to `floor` times the rate (Loshchilov & Hutter 2017), after `warmup` epochs."""
+    warmup = min(warmup, epochs / 2)
 
     def factor(epoch: float) -> float:
         done = min((epoch - warmup) / max(epochs - warmup, 1e-9), 1.0)
@@ -47,6 +49,7 @@ def step(
     warmup: float = 0.0,
 ) -> LambdaLR:
     """Times `gamma` at each milestone: an epoch, or below 1 a share of all epochs."""
+    warmup = min(warmup, epochs / 2)
     at = [m * epochs if m < 1 else m for m in milestones]
     return _by_epoch(optimizer, lambda epoch: gamma ** sum(epoch >= m for m in at), steps_per_epoch, warmup)
 
@@ -61,6 +64,7 @@ def exponential(
     warmup: float = 0.0,
 ) -> LambdaLR:
     """Times `gamma` every `every` epochs, in steps (Inception: 0.94 every 2)."""
+    warmup = min(warmup, epochs / 2)
     return _by_epoch(optimizer, lambda epoch: gamma ** math.floor(epoch / every), steps_per_epoch, warmup)
 
 

@@ -60,9 +60,6 @@ def load_checkpoint(path: str | Path) -> OnPixels:
     content = read(path)
     card = check_card(content, path)
     options = dict(card["backbone"])
-    if options["name"] not in BACKBONES and card["config"].get("plugins"):
-        files = f"plugins=[{', '.join(card['config']['plugins'])}]"
-        raise ValueError(f"{path}: its backbone {options['name']!r} is a plugin's: give {files} again, or import it")
     model = on_pixels(create_model(**options), mean=card["mean"], std=card["std"])
     load_state(model, content["state_dict"], source=str(path))
     model.classes, model.config = tuple(card["classes"]), card["config"]
@@ -89,6 +86,10 @@ def check_card(content: Any, path: Path) -> dict[str, Any]:
     card = content["zoo"]
     if card["format"] > FORMAT:
         raise ValueError(f"{path} was saved by a newer version of zoo (format {card['format']}, known: {FORMAT})")
+    name, plugins = card["backbone"]["name"], card["config"].get("plugins")
+    if name not in BACKBONES and plugins:
+        files = f"plugins=[{','.join(plugins)}]"
+        raise ValueError(f"{path}: its backbone {name!r} is a plugin's: give {files} again, or import it")
     return card
 
 
@@ -163,7 +164,7 @@ def check_hash(path: Path) -> None:
     if not sidecar(path).is_file():
         return
     # "previous" is right too: a process that dies between writing the sidecar and moving the file leaves the old file
-    known = sidecar(path).read_text().split()[1::2]
+    known = re.findall(r"\b[0-9a-f]{64}\b", sidecar(path).read_text().lower())
     if digest(path) not in known:
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {sidecar(path).name}")
 

@@ -1,7 +1,7 @@
 """Jaderberg, Simonyan, Zisserman, Kavukcuoglu 2015, Spatial transformer networks, section 4.1 and appendix A.4.
 
 Differs: the paper varies the width of the classifier from set to set to keep about 400 thousand parameters; here it is
-fixed at 32 and 64 filters. Any image of 28×28 and up can be given.
+fixed at 32 and 64 filters, 117 thousand parameters on 28×28. Any image of 28×28 and up can be given.
 """
 
 from torch import Tensor, nn

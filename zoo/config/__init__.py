@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from zoo import weights
 from zoo.config.complaints import explained, told
 from zoo.config.inherit import choices, inherited, settled, typed_value
 from zoo.config.nodes import device, fill, load_plugins, optimizer, register, target
@@ -76,7 +77,9 @@ def attempt(job: Callable[[DictConfig, Path], None], cfg: DictConfig, from_check
     this = HydraConfig.get()
     if this.mode == RunMode.MULTIRUN:
         logger.info("job %s: %s", this.job.num, " ".join(this.overrides.task))
-    with claimed(Path(this.runtime.output_dir), resumed=bool(cfg.get("resume"))) as folder:
+        sys.argv[1:] = this.overrides.task  # this job's own part of what was typed
+    resumed = cfg.get("resume") and weights.checkpoint_file(cfg.resume, "last").resolve().parent.parent
+    with claimed(Path(this.runtime.output_dir), resumed=resumed) as folder:
         job(settled(cfg, from_checkpoint), folder)
 
 
@@ -105,8 +108,8 @@ def quiet() -> None:
 
 
 @contextmanager
-def claimed(folder: Path, *, resumed: bool) -> Iterator[Path]:
-    """The run's folder, for this process alone. Raises FileExistsError if another run is or was in it."""
+def claimed(folder: Path, *, resumed: Path | None) -> Iterator[Path]:
+    """The run's folder, for this process alone. Raises FileExistsError if a run is in it, or was but for `resumed`."""
     if os.environ.get("LOCAL_RANK", "0") != "0":  # a rank that the first process started works in its folder
         yield folder
         return
@@ -117,7 +120,7 @@ def claimed(folder: Path, *, resumed: bool) -> Iterator[Path]:
     except Timeout as error:
         raise FileExistsError(f"another process is running in {folder}") from error
     try:
-        if not resumed and (folder / "config.yaml").exists():
+        if (folder / "checkpoints").exists() and folder.resolve() != resumed:
             raise FileExistsError(f"{folder} holds another run; resume={folder} goes on with it")
         yield folder
     finally:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from zoo import weights
-from zoo.config.nodes import check
+from zoo.config.nodes import GROUPS, check
 
 logger = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ def inherited(arguments: list[str]) -> list[str]:
         if not value or value == "null":
             continue
         sweep = "-m" in arguments or "--multirun" in arguments
-        if key == "resume" and (sweep or typed_value(arguments, "experiment")):
-            raise ValueError("resume= takes the run's own config: it cannot be combined with experiment= or -m")
+        if key == "resume" and (sweep or typed_value(arguments, "experiment") or typed_value(arguments, "debug")):
+            raise ValueError("resume= takes the run's own config: it cannot be combined with experiment=, debug= or -m")
         card, path = checkpoint_card(value, which)
         chosen = {g: c for g, c in card["choices"].items() if groups is None or g in groups}
         overrides = [f"{g}={c}" for g, c in chosen.items() if not typed_value(arguments, g)]
@@ -43,14 +43,21 @@ def settled(cfg: DictConfig, inherited: list[str]) -> DictConfig:
     if new.get("resume"):
         card, path = checkpoint_card(new.resume, "last")
         old = new.copy()
-        new = overridden(OmegaConf.create(card["config"]), new, inherited)
+        new = overridden(OmegaConf.create(card["config"]), new, inherited, card["choices"])
         new.resume, new.plugins = old.resume, old.plugins
         report_changes(path, card["config"], OmegaConf.to_container(new))
+        if not card["whole"]:
+            logger.warning("trainer.max_steps ended it inside an epoch, the rest of which is left out")
         if new.trainer.max_epochs <= card["epochs"]:
             logger.info("all its %d epochs are done; a larger trainer.max_epochs goes on", card["epochs"])
     elif new.get("checkpoint"):
         card, _ = checkpoint_card(new.checkpoint, "best")
-        new.data = overridden(OmegaConf.create({"data": card["config"]["data"]}), new, inherited).data
+        new.data = overridden(OmegaConf.create({"data": card["config"]["data"]}), new, inherited, {}).data
+    if isinstance(new.plugins, str):
+        new.plugins = [new.plugins]
+    for group, option in HydraConfig.get().runtime.choices.items():
+        if group in GROUPS and group in new and option not in ("auto", new[group].name) and not new.get("checkpoint"):
+            raise ValueError(f"{group}.name={new[group].name} only renames {option}: write {group}={new[group].name}")
     missing = sorted(OmegaConf.missing_keys(new))
     if missing:
         raise ValueError(f"{missing[0]} must be given")
@@ -63,12 +70,16 @@ def checkpoint_card(value: str, which: str) -> tuple[dict[str, Any], Path]:
     return weights.check_card(weights.read(path), path), path
 
 
-def overridden(old: DictConfig, new: DictConfig, inherited: list[str]) -> DictConfig:
-    """`old`, with what was typed on the command line taken over from `new`."""
+def overridden(old: DictConfig, new: DictConfig, inherited: list[str], choices: Mapping[str, str]) -> DictConfig:
+    """`old`, with what was typed taken over from `new`, but for groups where the same was chosen again."""
     merged = old.copy()
     typed = [each for each in HydraConfig.get().overrides.task if each not in inherited]
     for override in OverridesParser.create().parse_overrides(overrides=typed):
         key = override.key_or_group
+        if override.is_delete():
+            raise ValueError(f"~{key} cannot be combined with resume= or checkpoint=; set it to null")
+        if choices.get(key) == override.value():
+            continue
         if key.split(".")[0] in old:
             OmegaConf.update(merged, key, OmegaConf.select(new, key), merge=False, force_add=True)
     return merged
@@ -81,7 +92,7 @@ def report_changes(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
     changed = [key for key in changed if key.partition(".")[0] not in ("resume", "plugins")]
     for key in sorted(changed, key=lambda key: not key.endswith(".name")):
         group = key.partition(".")[0]
-        if group == "backbone" or key == "data.name":
+        if group == "backbone" or key in ("data.name", "data.seed", "data.val_fraction", "optimizer._target_"):
             was, now = before.get(key), after.get(key)
             raise ValueError(f"cannot resume with another {group}: {key} was {was!r}, not {now!r}")
     logger.info("resuming %s; changed: %s", path, "nothing" if not changed else "")

@@ -28,7 +28,7 @@ ALLOWED = ["zoo.", "torch.", "torchvision.", "lightning."]  # where a _target_ m
 
 # key → (whole numbers only?, what is in range, the words for it)
 RANGES: dict[str, tuple[bool, Callable[[float], bool], str]] = {
-    "seed": (True, lambda v: v >= 0, "a whole number from 0"),
+    "seed": (True, lambda v: 0 <= v < 2**32, "a whole number from 0, below 2^32"),
     "data.batch_size": (True, lambda v: v >= 1, "a whole number from 1"),
     "data.val_fraction": (False, lambda v: 0 < v < 1, "between 0 and 1"),
     "data.seed": (True, lambda v: v >= 0, "a whole number from 0"),
@@ -38,6 +38,7 @@ RANGES: dict[str, tuple[bool, Callable[[float], bool], str]] = {
     "optimizer.lr": (False, lambda v: v > 0, "above 0"),
     "optimizer.momentum": (False, lambda v: 0 <= v < 1, "from 0, below 1"),
     "optimizer.weight_decay": (False, lambda v: v >= 0, "0 or above"),
+    "schedule.every": (False, lambda v: v > 0, "above 0, in epochs"),
     "schedule.warmup": (False, lambda v: v >= 0, "0 or above, in epochs"),
     "criterion.eps": (False, lambda v: 0 <= v < 1, "from 0, below 1"),
     "criterion.weight": (False, lambda v: v >= 0, "0 or above"),
@@ -57,7 +58,7 @@ def register() -> None:
             if group == "backbone":
                 node |= {key: None for key in FROM_DATA if key in node}
             if group == "data":
-                node |= {"seed": "${seed}" if "seed" in node else 0}
+                node["seed"] = "${seed}"
             store.store(group=group, name=name, node=node, provider="zoo")
     OmegaConf.register_new_resolver("declared_criterion", declared_criterion, replace=True)
 
@@ -81,10 +82,15 @@ def load_plugins(typed: str) -> None:
     """Imports a user's Python files, "[one.py,two.py]", which register what they define."""
     for file in typed.strip("[]").split(","):
         path = Path(file.strip("'\" "))
-        if not file or path.stem in sys.modules:
+        if not file:
             continue
         if not path.is_file():
             raise FileNotFoundError(f"no such plugin: plugins=[{path}]")
+        if f"{path.stem}." in ALLOWED:  # imported by a run before this one in the same process
+            continue
+        other = importlib.util.find_spec(path.stem)
+        if other is not None and Path(other.origin or "").resolve() != path.resolve():
+            raise ValueError(f"the plugin {path} has the name of another module, {path.stem}: rename the file")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[path.stem] = module  # before it runs: its classes are looked up there
@@ -130,7 +136,9 @@ def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., A
 
     Raises ValueError if it lies elsewhere, is not there, or is no subclass of `kind`.
     """
-    options = {key: value for key, value in node.items() if key != "_target_"}
+    # plain containers: whatever keeps its options, as optimisers do, would save OmegaConf's with every checkpoint
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    options = {key: value for key, value in plain.items() if key != "_target_"}
     name = node["_target_"]
     if not name.startswith(tuple(ALLOWED)):
         raise ValueError(f"_target_={name} is refused: it must lie in {', '.join(ALLOWED)} or in a file of plugins=[…]")
@@ -138,14 +146,16 @@ def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., A
         found = hydra.utils.get_object(name)
     except (ImportError, ValueError, AttributeError) as error:
         raise ValueError(f"_target_={name} does not exist") from error
+    if not f"{getattr(found, '__module__', '')}.".startswith(tuple(ALLOWED)):
+        raise ValueError(f"_target_={name} is refused: it only passes through there")
     if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
         raise ValueError(f"_target_={name} is refused: it is no subclass of {kind.__name__}")
     return functools.partial(found, **options)
 
 
-def optimizer(node: Mapping[str, Any]) -> Callable[[nn.Module], Optimizer]:
+def optimizer(node: DictConfig) -> Callable[[nn.Module], Optimizer]:
     """The node's _target_ over a model's parameter groups; `decay_norms` says which of them decay."""
-    options = dict(node)
+    options = OmegaConf.to_container(node, resolve=True)
     decay_norms = options.pop("decay_norms", False)
     build = target(options, Optimizer)
     return lambda model: build(parameter_groups(model, decay_norms=decay_norms))

@@ -15,8 +15,8 @@ def crop(x: Tensor, generator: torch.Generator, *, padding: int = 4, fill: str =
 
     fill: "zero", or "reflect" for the image's own border.
     """
-    if not padding:
-        return x
+    if padding < 0:
+        raise ValueError(f"crop: padding={padding} must be 0 or above")
     modes = {"zero": "constant", "reflect": "reflect"}
     if fill not in modes:
         raise ValueError(f"crop: fill must be zero or reflect, not {fill!r}")
@@ -29,5 +29,7 @@ def crop(x: Tensor, generator: torch.Generator, *, padding: int = 4, fill: str =
 @AUGMENTS.register
 def flip(x: Tensor, generator: torch.Generator, *, p: float = 0.5) -> Tensor:
     """Mirrors left and right with probability p."""
+    if not 0 <= p <= 1:
+        raise ValueError(f"flip: p={p} must be from 0 to 1")
     turned = torch.rand(len(x), generator=generator, device=x.device) < p
     return torch.where(turned[:, None, None, None], x.flip(3), x)

@@ -60,7 +60,10 @@ class Batches:
         return indices[self.rank :: self.world]
 
     def __len__(self) -> int:
-        return -(-len(self.order(0)) // self.batch_size)
+        count = len(self.source.labels)
+        if self.training:
+            return count // (self.batch_size * self.world)
+        return -(-len(range(self.rank, count, self.world)) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch = self.epoch()
@@ -95,6 +98,8 @@ class ImageData:
     ) -> None:
         self.name, self.classes = name, sets.classes
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: a batch has at least one image")
         train, val = sets.train, sets.val
         if val is None:
             kept, held_out = stratified(train.labels, val_fraction, seed)
@@ -107,7 +112,9 @@ class ImageData:
         if len(train.labels) < batch_size:
             have = f"data {name} has {len(train.labels)} training images"
             raise ValueError(f"{have}, fewer than a batch (data.batch_size={batch_size})")
-        self.in_chans, self.image_size, _ = train.shape
+        self.in_chans, self.image_size, width = train.shape
+        if width != self.image_size:
+            raise ValueError(f"data {name} has images of {self.image_size}×{width}; they must be square")
         own_mean, own_std = train.statistics() if mean is None or std is None else (None, None)
         self.mean = list(mean) if mean is not None else own_mean
         self.std = list(std) if std is not None else own_std
@@ -161,7 +168,8 @@ def create_data(
 ) -> ImageData:
     """The named set, cut into parts. options: the set's own, such as root and download.
 
-    augment: operations by name, in order, each with its options. seed: of the split, the order and every draw.
+    augment: operations by name, in order, each with its options, or None to leave it out.
+    seed: of the split, the order and every draw.
     Raises ValueError for an unknown name or unusable data, TypeError for an unknown option.
     """
     return ImageData(
@@ -172,5 +180,5 @@ def create_data(
         seed=seed,
         mean=mean,
         std=std,
-        augment=[AUGMENTS.bind(operation, **(options or {})) for operation, options in (augment or {}).items()],
+        augment=[AUGMENTS.bind(change, **its) for change, its in (augment or {}).items() if its is not None],
     )

@@ -54,7 +54,7 @@ class Arrays:
         values = torch.arange(256, dtype=torch.float64) / 255
         means, stds = [], []
         for channel in self.images.unbind(1):
-            share = torch.bincount(channel.flatten().long(), minlength=256).double() / channel.numel()
+            share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
             mean = (share * values).sum()
             means.append(round(mean.item(), 6))
             stds.append(round((share * (values - mean).square()).sum().sqrt().item(), 6))
@@ -65,7 +65,7 @@ class Arrays:
 class Files:
     """Image files, decoded by worker processes as they are asked for: the centre square, at size×size.
 
-    on_error: "error" raises ValueError that names the file; "skip" leaves it out of its batch and counts it.
+    on_error: "error" raises ValueError that names the file; "skip" leaves it out of its batch, which may become empty.
     """
 
     paths: Sequence[Path]
@@ -103,8 +103,7 @@ class Files:
         )
         for images, labels, broken in loader:
             self._report(broken)
-            if len(labels):
-                yield images, labels
+            yield (images if len(labels) else torch.empty(0, *self.shape, dtype=torch.uint8)), labels
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -34,6 +34,8 @@ def accuracy(
     model.eval()
     totals, counts = Totals(), None
     for x, y in batches:
+        if not len(x):
+            continue
         outcome = criterion(model, x, y)
         totals.add(outcome.loss, outcome.parts, outcome.scores, y)
         cells = confusion(outcome.scores, classes_of(y), outcome.scores.shape[1])
