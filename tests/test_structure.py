@@ -8,7 +8,19 @@ import pytest
 from conftest import ROOT
 
 ORDER = (
-    *("registry", "layers", "losses", "metrics", "data", "backbones", "pixels", "weights", "attacks", "criteria"),
+    *(
+        "registry",
+        "layers",
+        "losses",
+        "metrics",
+        "data",
+        "backbones",
+        "pixels",
+        "taps",
+        "weights",
+        "attacks",
+        "criteria",
+    ),
     *("optim", "checkpoint", "callbacks", "classifier", "probes", "pictures", "report"),
 )
 FREE = ("config", "__main__", "__init__")  # may import all

@@ -2,6 +2,7 @@
 
 from zoo.backbones import BACKBONES, Backbone, is_model, list_models, model_info
 from zoo.pixels import OnPixels, on_pixels, probabilities
+from zoo.taps import extract, tapped
 from zoo.weights import create_model, load_checkpoint
 
 __version__ = "0.1.0"
@@ -11,10 +12,12 @@ __all__ = [
     "Backbone",
     "OnPixels",
     "create_model",
+    "extract",
     "is_model",
     "list_models",
     "load_checkpoint",
     "model_info",
     "on_pixels",
     "probabilities",
+    "tapped",
 ]

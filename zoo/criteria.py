@@ -31,8 +31,28 @@ def supervised(
 ) -> Outcome:
     """Cross-entropy with label smoothing `eps` towards `prior` (one probability a class; None: uniform)."""
     scores = model(x)
-    u = None if prior is None else torch.tensor(prior, dtype=scores.dtype, device=scores.device)
-    return Outcome(losses.cross_entropy(scores, y, eps=eps, prior=u), scores)
+    return Outcome(losses.cross_entropy(scores, y, eps=eps, prior=_tensor(prior, scores)), scores)
+
+
+@CRITERIA.register(scores_are="logits", needs=("forward_aux",), parts=("main", "auxiliary"))
+def auxiliary(
+    model: OnPixels,
+    x: Tensor,
+    y: Tensor,
+    *,
+    weight: float = 0.3,
+    eps: float = 0.0,
+    prior: Sequence[float] | None = None,
+) -> Outcome:
+    """Szegedy et al. 2014, section 5: cross-entropy of the scores, and `weight` times that of each auxiliary head's.
+
+    `eps` and `prior` smooth the labels of all of them, as in `supervised`.
+    """
+    scores, others = model.backbone.forward_aux(model.normalise(x))
+    u = _tensor(prior, scores)
+    main = losses.cross_entropy(scores, y, eps=eps, prior=u)
+    side = sum(losses.cross_entropy(other, y, eps=eps, prior=u) for other in others)
+    return Outcome(main + weight * side, scores, {"main": main, "auxiliary": side})
 
 
 @CRITERIA.register(scores_are="lengths", needs=("capsules", "decode"), parts=("margin", "reconstruction"))
@@ -60,6 +80,10 @@ def capsule(
     return Outcome(loss + weight * error, lengths, {"margin": loss, "reconstruction": error})
 
 
+def _tensor(prior: Sequence[float] | None, like: Tensor) -> Tensor | None:
+    return None if prior is None else torch.tensor(prior, dtype=like.dtype, device=like.device)
+
+
 def check_serves(name: str, backbone: Backbone, backbone_name: str, options: Mapping[str, object]) -> None:
     """ValueError if the criterion cannot train this backbone, with the names of those that can."""
     reason = _misfit(name, backbone)
@@ -71,6 +95,8 @@ def check_serves(name: str, backbone: Backbone, backbone_name: str, options: Map
     prior = options.get("prior")
     if prior is not None and (len(prior) != backbone.num_classes or abs(sum(prior) - 1) > 1e-6 or min(prior) < 0):
         raise ValueError(f"criterion.prior must be {backbone.num_classes} probabilities that sum to one, not {prior}")
+    if name == "auxiliary" and not backbone.aux_logits:
+        raise ValueError("criterion auxiliary needs auxiliary heads, but backbone.aux_logits=false; take supervised")
     if options.get("weight") and getattr(backbone, "decoder", True) is None:
         raise ValueError("criterion.weight asks for reconstruction, but backbone.decoder=false; set criterion.weight=0")
 

@@ -1,14 +1,18 @@
 """Images → scores. One paper family a file; importing the package registers them all."""
 
 import functools
+import importlib
+import pkgutil
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from zoo.backbones import capsnet, lenet, resnet_cifar, stn  # noqa: F401  (each registers itself)
 from zoo.backbones.backbone import Backbone
 from zoo.backbones.register import BACKBONES
 from zoo.registry import suggest
+
+for _module in pkgutil.iter_modules(__path__):  # each family registers itself
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = ["BACKBONES", "Backbone", "ModelInfo", "is_model", "list_models", "model_info"]
 

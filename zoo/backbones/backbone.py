@@ -3,20 +3,33 @@
 from torch import Tensor, nn
 
 
+def linear_classifier(num_features: int, num_classes: int) -> nn.Module:
+    """The last layer: linear, or nothing where num_classes is 0."""
+    return nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
+
+
+def conv_classifier(num_features: int, num_classes: int) -> nn.Module:
+    """The last layer of nets that average scores over positions: a 1×1 convolution, or nothing."""
+    return nn.Conv2d(num_features, num_classes, 1) if num_classes else nn.Identity()
+
+
 class Backbone(nn.Module):
     """Images (N, in_chans, H, W), normalised as the weights expect → scores (N, num_classes), in every mode.
 
     A family sets `num_classes` (0: no classifier, `forward` gives pooled features), `num_features` (width of what the
     classifier reads), `in_chans` and `image_size` (the side that it was published for, or is bound to), and writes
-    `forward_features` and `forward_head`.
+    `forward_features` and `forward_head`. One with auxiliary heads also writes `forward_aux(x)` → scores and a list of
+    auxiliary scores, each (N, num_classes).
     """
 
     taps: tuple[str, ...] = ()  # the modules worth looking at, from shallow to deep
-    classifier = "fc"  # dotted name of the last linear layer
+    classifier_name = "fc"  # dotted name of the layer whose outputs are the classes
+    make_classifier = staticmethod(linear_classifier)
     smallest = 1  # side of the smallest image that gives a score
     any_size = True  # False: `image_size` is fixed when it is built
     scores_are = "logits"  # or "lengths", of capsules
     criterion = "supervised"  # what criterion=auto stands for
+    stem = ""  # "large" or "small", of a family that has both
 
     num_classes: int
     num_features: int
@@ -27,6 +40,10 @@ class Backbone(nn.Module):
     def input_size(self) -> tuple[int, int, int]:
         """(channels, height, width)"""
         return self.in_chans, self.image_size, self.image_size
+
+    @staticmethod
+    def init(module: nn.Module) -> None:
+        """One module's initial parameters, as published. Where a family says nothing, torch's own stand."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_images(*x.shape[-3:])
@@ -42,11 +59,28 @@ class Backbone(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh classifier for another number of classes; 0 takes it away."""
-        old = self.get_submodule(self.classifier)
-        like = next(self.parameters())
-        new = head(self.num_features, num_classes).to(like.device, like.dtype)
-        self.set_submodule(self.classifier, new.train(old.training))
+        self.replace(self.classifier_name, self.make_classifier(self.num_features, num_classes))
         self.num_classes = num_classes
+
+    def replace(self, name: str, new: nn.Module) -> None:
+        """Puts a fresh module, initialised as the family does, where another was, in its mode, on its device."""
+        like = next(self.parameters())
+        new.apply(self.init).to(like.device, like.dtype)
+        self.set_submodule(name, new.train(self.training))
+
+    def choose_stem(self, stem: str, *, smallest: tuple[int, int]) -> bool:
+        """Whether the stem is the small one, for images of 28 to 64 pixels, and not the published one.
+
+        The small stem drops the first stride and the first pooling, or the family's equivalent; kernels and parameter
+        names stay. smallest: the smallest side of an image for the large and the small one. ValueError for other words.
+        """
+        if stem not in ("large", "small"):
+            raise ValueError(f"stem={stem!r} is not known: large is as published, small is for images up to 64 pixels")
+        self.stem, small = stem, stem == "small"
+        self.smallest = smallest[small]
+        if small:
+            self.image_size = 32
+        return small
 
     def check_images(self, channels: int, height: int, width: int) -> None:
         """Raises ValueError if images of this shape cannot be scored, and says which can."""
@@ -57,9 +91,6 @@ class Backbone(nn.Module):
             size = f"image_size={self.image_size}"
             raise ValueError(f"{name} was built for {size}, the images are {height}×{width}")
         if min(height, width) < self.smallest:
-            raise ValueError(f"{name} needs images of at least {self.smallest}×{self.smallest}, not {height}×{width}")
-
-
-def head(num_features: int, num_classes: int) -> nn.Module:
-    """The last layer: linear, or nothing where num_classes is 0."""
-    return nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
+            hint = "; stem=small takes smaller ones" if self.stem == "large" else ""
+            least = f"{self.smallest}×{self.smallest}"
+            raise ValueError(f"{name} needs images of at least {least}, not {height}×{width}{hint}")

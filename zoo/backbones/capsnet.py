@@ -21,7 +21,7 @@ class CapsNet(Backbone):
     """
 
     taps = ("relu", "primary.conv")
-    classifier = "digits"
+    classifier_name = "digits"
     smallest = 17
     any_size = False
     scores_are = "lengths"

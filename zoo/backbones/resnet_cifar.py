@@ -6,7 +6,7 @@ Differs: nothing in the network. Parameter names are those of akamaster/pytorch_
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.backbones.backbone import Backbone, head
+from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
 
 
@@ -22,20 +22,22 @@ class Shortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+    def __init__(self, in_planes: int, planes: int, stride: int, shortcut: bool = True) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
         self.relu1 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.shortcut = nn.Identity() if in_planes == planes else Shortcut(stride, planes - in_planes)
+        self.shortcut: nn.Module | None = None
+        if shortcut:
+            self.shortcut = nn.Identity() if in_planes == planes else Shortcut(stride, planes - in_planes)
         self.relu2 = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu1(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return self.relu2(out + self.shortcut(x))
+        return self.relu2(out if self.shortcut is None else out + self.shortcut(x))
 
 
 @BACKBONES.variants(  # Table 6: depth = 6n + 2
@@ -45,14 +47,22 @@ class BasicBlock(nn.Module):
     resnet56=dict(n=9),
     resnet110=dict(n=18),
     resnet1202=dict(n=200),
+    # Figure 6, left: the plain nets
+    plain20=dict(n=3, shortcut=False),
+    plain32=dict(n=5, shortcut=False),
+    plain44=dict(n=7, shortcut=False),
+    plain56=dict(n=9, shortcut=False),
+    plain110=dict(n=18, shortcut=False),
 )
 class CifarResNet(Backbone):
+    """n: blocks of each of the three stages. shortcut: without, it is the plain net that the paper compares with."""
+
     taps = ("layer1", "layer2", "layer3")
-    classifier = "linear"
+    classifier_name = "linear"
     smallest = 4
     image_size = 32
 
-    def __init__(self, *, n: int, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(self, *, n: int, shortcut: bool = True, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()
         if n < 1:
             raise ValueError(f"n={n}: a stage has at least one block")
@@ -60,13 +70,16 @@ class CifarResNet(Backbone):
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = stage(16, 16, n, stride=1)
-        self.layer2 = stage(16, 32, n, stride=2)
-        self.layer3 = stage(32, 64, n, stride=2)
-        self.linear = head(64, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):  # He et al. 2015, Delving deep into rectifiers: fan-in
-                nn.init.kaiming_normal_(module.weight)
+        self.layer1 = stage(16, 16, n, stride=1, shortcut=shortcut)
+        self.layer2 = stage(16, 32, n, stride=2, shortcut=shortcut)
+        self.layer3 = stage(32, 64, n, stride=2, shortcut=shortcut)
+        self.linear = linear_classifier(64, num_classes)
+        self.apply(self.init)
+
+    @staticmethod
+    def init(module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):  # He et al. 2015, Delving deep into rectifiers: fan-in
+            nn.init.kaiming_normal_(module.weight)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 32, 32)
         x = self.relu(self.bn1(self.conv1(x)))  # (N, 16, 32, 32)
@@ -79,7 +92,8 @@ class CifarResNet(Backbone):
         return pooled if pre_logits else self.linear(pooled)
 
 
-def stage(in_planes: int, planes: int, n: int, stride: int) -> nn.Sequential:
+def stage(in_planes: int, planes: int, n: int, stride: int, shortcut: bool) -> nn.Sequential:
     return nn.Sequential(
-        BasicBlock(in_planes, planes, stride), *(BasicBlock(planes, planes, stride=1) for _ in range(n - 1))
+        BasicBlock(in_planes, planes, stride, shortcut),
+        *(BasicBlock(planes, planes, 1, shortcut) for _ in range(n - 1)),
     )

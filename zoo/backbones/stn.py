@@ -6,7 +6,7 @@ fixed at 32 and 64 filters, 117 thousand parameters on 28×28. Any image of 28×
 
 from torch import Tensor, nn
 
-from zoo.backbones.backbone import Backbone, head
+from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
 from zoo.layers.spatial_transformer import SpatialTransformer
 
@@ -32,7 +32,7 @@ class STNCNN(Backbone):
         self.conv2 = nn.Conv2d(32, 64, 7)
         self.relu2 = nn.ReLU(inplace=True)
         self.pool2 = nn.MaxPool2d(2)
-        self.fc = head(self.num_features, num_classes)
+        self.fc = linear_classifier(self.num_features, num_classes)
 
     def warp(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x: (N, C, H, W) → the transformed images, of the same shape, and θ (N, 2, 3)."""

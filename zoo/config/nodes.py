@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import inspect
+import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -24,7 +25,10 @@ from zoo.registry import REQUIRED, Registry, suggest
 
 GROUPS = {"backbone": BACKBONES, "criterion": CRITERIA, "data": DATASETS}  # those whose nodes are registry rows
 FROM_DATA = ("num_classes", "in_chans", "image_size")  # null in a backbone's node: as the data has it
+SMALL = 64  # pixels: up to here stem=null means small
 ALLOWED = ["zoo.", "torch.", "torchvision.", "lightning."]  # where a _target_ may lie; plugins join
+
+logger = logging.getLogger(__name__)
 
 # key → (whole numbers only?, what is in range, the words for it)
 RANGES: dict[str, tuple[bool, Callable[[float], bool], str]] = {
@@ -56,7 +60,7 @@ def register() -> None:
             node = {"name": name, **known_options(registry, name)}
             node = {key: "???" if value is REQUIRED else _plain(value) for key, value in node.items()}
             if group == "backbone":
-                node |= {key: None for key in FROM_DATA if key in node}
+                node |= {key: None for key in (*FROM_DATA, "stem") if key in node}
             if group == "data":
                 node["seed"] = "${seed}"
             store.store(group=group, name=name, node=node, provider="zoo")
@@ -121,7 +125,10 @@ def check(cfg: DictConfig) -> None:
 
 
 def fill(cfg: DictConfig, data: ImageData) -> None:
-    """Puts the data's classes, channels and image size where its node has null. ValueError if they differ."""
+    """Puts the data's classes, channels and image size, and the stem that suits it, where the backbone's node has null.
+
+    Raises ValueError if the node says otherwise than the data.
+    """
     for key in FROM_DATA:
         if key not in cfg.backbone:
             continue
@@ -129,6 +136,10 @@ def fill(cfg: DictConfig, data: ImageData) -> None:
         if value is not None and value != known:
             raise ValueError(f"backbone.{key}={value} contradicts data {data.name}, which has {key}={known}")
         cfg.backbone[key] = known
+    if cfg.backbone.get("stem", "") is None:
+        cfg.backbone.stem = "small" if data.image_size <= SMALL else "large"
+        if cfg.backbone.stem == "small":
+            logger.info("images of %d pixels: backbone.stem=small", data.image_size)
 
 
 def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., Any]:
