@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import ROOT, Ended
 from hydra import compose, initialize_config_dir
+from names import NAMES, over
 from omegaconf import DictConfig, OmegaConf
 
 import zoo
@@ -29,7 +30,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_everything_that_an_experiment_says_survives_composition(name: str):
     text = (ROOT / "configs" / "experiment" / f"{name}.yaml").read_text()
     assert re.match(r"# @package _global_\n# .+ To run: python train\.py experiment=" + name, text)
-    said = yaml.safe_load(text)
+    said = OmegaConf.to_container(OmegaConf.create(text))  # reads 1e-4 as a number, as Hydra does
     cfg = composed(f"experiment={name}")
     for choice in said.pop("defaults"):
         (group, option), *_ = choice.items()
@@ -57,11 +58,14 @@ def test_the_options_of_the_automatic_criterion_can_be_set():
     assert composed("backbone=capsnet", "criterion.weight=0.1").criterion.weight == 0.1
 
 
-def test_every_registered_backbone_has_a_node_with_its_arguments_and_sizes_from_the_data():
-    for name in zoo.list_models():
-        node = OmegaConf.to_container(composed(f"backbone={name}").backbone)
-        assert node.keys() - {"name"} == zoo.BACKBONES[name].options.keys()
-        assert node["num_classes"] is node["in_chans"] is None
+@over(NAMES)
+def test_every_registered_backbone_has_a_node_with_its_arguments_and_sizes_from_the_data(name):
+    node = OmegaConf.to_container(composed(f"backbone={name}").backbone)
+    assert node.keys() - {"name"} == zoo.BACKBONES[name].options.keys()
+    assert node["num_classes"] is node["in_chans"] is node.get("stem") is None
+
+
+def test_the_rows_of_a_family_are_nodes_of_their_own_and_can_be_overridden():
     assert composed("backbone=resnet110").backbone.n == 18
     assert composed("backbone=resnet20", "backbone.n=1").backbone.n == 1
 

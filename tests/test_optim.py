@@ -94,6 +94,8 @@ def rates(optimizer: torch.optim.Optimizer, schedule: object, steps: int) -> lis
         ("step", {}, {0: 1, 24: 1, 25: 0.1, 37: 0.1, 38: 0.01, 49: 0.01}),
         ("step", {"milestones": (1, 0.8, 2), "gamma": 0.5}, {9: 1, 10: 0.5, 19: 0.5, 20: 0.25, 39: 0.25, 40: 0.125}),
         ("exponential", {}, {0: 1, 19: 1, 20: 0.94, 39: 0.94, 40: 0.94**2}),
+        ("polynomial", {}, {0: 1, 25: 0.5, 50: 0}),
+        ("polynomial", {"power": 2}, {0: 1, 25: 0.25, 40: 0.04}),
         ("exponential", {"gamma": 0.5, "every": 0.5}, {4: 1, 5: 0.5, 49: 0.5**9}),
     ],
 )
@@ -109,7 +111,7 @@ def test_the_cosine_never_rises_and_ends_near_its_floor():
     assert 0 < seen[-1] < 0.01
 
 
-EVERY = pytest.mark.parametrize("name", ["constant", "cosine", "step", "exponential"])
+EVERY = pytest.mark.parametrize("name", ["constant", "cosine", "step", "exponential", "polynomial"])
 
 
 @EVERY

@@ -68,6 +68,18 @@ def exponential(
     return _by_epoch(optimizer, lambda epoch: gamma ** math.floor(epoch / every), steps_per_epoch, warmup)
 
 
+def polynomial(
+    optimizer: Optimizer, *, steps_per_epoch: int, epochs: float, power: float = 1.0, warmup: float = 0.0
+) -> LambdaLR:
+    """(1 − t)^power of the rate, where t goes from 0 to 1 over the epochs after `warmup`: linear for SqueezeNet."""
+    warmup = min(warmup, epochs / 2)
+
+    def factor(epoch: float) -> float:
+        return max(1 - (epoch - warmup) / max(epochs - warmup, 1e-9), 0.0) ** power
+
+    return _by_epoch(optimizer, factor, steps_per_epoch, warmup)
+
+
 def _by_epoch(optimizer: Optimizer, factor: Callable[[float], float], steps_per_epoch: int, warmup: float) -> LambdaLR:
     def at(step: int) -> float:
         epoch = step / steps_per_epoch

@@ -2,8 +2,8 @@
 appendix, Figure 5.
 
 Differs: the first 7×7 convolution is a plain one, not separable, and convolutions keep a bias beside batch norm, both
-as in the public Caffe model, whose 11.3 million parameters it has; the paper's text says 13.6. It has no auxiliary
-head.
+as in the public Caffe model, whose 11.3 million parameters it has; the paper's text says 13.6. That model's poolings of
+4c and 4d project to 128 channels, the figure's (as recalled) to 96. It has no auxiliary head.
 """
 
 import torch

@@ -94,6 +94,10 @@ class ResNet(Backbone):
         super().__init__()
         if block not in BLOCKS or (block == "basic" and (groups, width_per_group) != (1, 64)):
             raise ValueError(f"block={block!r}: known are basic, of one group of width 64, and bottleneck")
+        if len(layers) != 4 or min(layers) < 1 or min(groups, width_per_group) < 1:
+            raise ValueError(
+                f"layers={layers}, groups={groups}, width_per_group={width_per_group}: 4 stages, all from 1"
+            )
         small = self.choose_stem(stem, smallest=(32, 8))
         self.num_classes, self.in_chans = num_classes, in_chans
         self.num_features = 512 * BLOCKS[block].expansion

@@ -88,11 +88,12 @@ class SqueezeNet(Backbone):
         taps = ["features.2"]
         for number in range(2, 10):  # fire2 to fire9
             expand = 128 * (number // 2)
-            wide = round(expand * share_3x3)
+            squeeze = max(round(expand * squeeze_ratio), 1)
+            wide = min(max(round(expand * share_3x3), 1), expand - 1)
             around = {"none": "none", "simple": "identity", "complex": "identity"}[bypass]
             if number % 2 == 0:  # the channels change
                 around = "conv" if bypass == "complex" else "none"
-            self.features.append(Fire(width, round(expand * squeeze_ratio), expand - wide, wide, around))
+            self.features.append(Fire(width, squeeze, expand - wide, wide, around))
             width = expand
             if number in pooled:
                 self.features.append(nn.MaxPool2d(3, 2, ceil_mode=True))
