@@ -34,6 +34,12 @@ def small(name: str) -> dict[str, str]:
     return {"stem": "small"} if "stem" in zoo.BACKBONES[name].options else {}
 
 
+def on_meta(name: str, **options: object) -> zoo.Backbone:
+    """In eval mode, without memory or numbers."""
+    with torch.device("meta"):
+        return zoo.create_model(name, **options).eval()
+
+
 def images(model: zoo.Backbone, count: int = 2, side: int | None = None) -> Tensor:
     """Random images in [0, 1], as small as leaves the last maps more than one position."""
     if side is None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import zoo
 from zoo.config.inherit import flat
-from zoo.config.nodes import register
+from zoo.config.nodes import fill, register
 
 Run = Callable[..., Ended]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").glob("*.yaml"))
@@ -63,6 +64,25 @@ def test_every_registered_backbone_has_a_node_with_its_arguments_and_sizes_from_
     node = OmegaConf.to_container(composed(f"backbone={name}").backbone)
     assert node.keys() - {"name"} == zoo.BACKBONES[name].options.keys()
     assert node["num_classes"] is node["in_chans"] is node.get("stem") is None
+
+
+@pytest.mark.parametrize(
+    ("size", "typed", "stem", "said"),
+    [
+        (64, (), "small", "images of 64 pixels: backbone.stem=small"),
+        (65, (), "large", ""),
+        (48, ("backbone.stem=large",), "large", ""),
+        (224, ("backbone.stem=small",), "small", ""),
+    ],
+)
+def test_images_of_up_to_64_pixels_get_the_small_stem_and_are_told_so_unless_one_is_typed(
+    size, typed, stem, said, caplog
+):
+    caplog.set_level("INFO")
+    cfg = composed("backbone=resnet18", *typed)
+    fill(cfg, SimpleNamespace(name="photos", num_classes=5, in_chans=3, image_size=size))
+    assert cfg.backbone.stem == stem
+    assert caplog.messages == ([said] if said else [])
 
 
 def test_the_rows_of_a_family_are_nodes_of_their_own_and_can_be_overridden():

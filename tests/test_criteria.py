@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -65,6 +67,42 @@ def test_the_supervised_criterion_smooths_towards_its_prior_what_the_model_score
     torch.testing.assert_close(outcome.scores, scores)
     smoothed = torch.tensor([[0.1, 0.1, 0.8], [0.9, 0.1, 0.0]])
     torch.testing.assert_close(outcome.loss, F.cross_entropy(scores, smoothed))
+
+
+class TwoHeads(zoo.Backbone):
+    """Scores are given, and so are two heads'."""
+
+    in_chans, num_classes, aux_logits = 1, 2, True
+
+    def forward_aux(self, x):
+        scores = torch.log(torch.tensor([[0.5, 0.5], [0.8, 0.2]]))
+        return scores, [torch.log(torch.tensor([[0.1, 0.9]] * 2)), torch.log(torch.tensor([[0.4, 0.6]] * 2))]
+
+
+def test_the_auxiliary_criterion_adds_its_weight_times_each_heads_cross_entropy_and_scores_by_the_main_head():
+    model = zoo.on_pixels(TwoHeads(), mean=0.0, std=1.0)
+    outcome = CRITERIA.bind("auxiliary", weight=0.4)(model, torch.zeros(2, 1, 4, 4), torch.tensor([0, 1]))
+    main = -(math.log(0.5) + math.log(0.2)) / 2
+    side = -(math.log(0.1) + math.log(0.9)) / 2 - (math.log(0.4) + math.log(0.6)) / 2
+    assert outcome.loss.item() == pytest.approx(main + 0.4 * side)
+    assert outcome.parts["main"].item() == pytest.approx(main)
+    assert outcome.parts["auxiliary"].item() == pytest.approx(side)
+    torch.testing.assert_close(outcome.scores.exp()[1], torch.tensor([0.8, 0.2]))
+    assert CRITERIA["auxiliary"].facts["parts"] == tuple(outcome.parts)
+
+
+def test_the_auxiliary_criterion_smooths_the_labels_of_every_head():
+    model = zoo.on_pixels(TwoHeads(), mean=0.0, std=1.0)
+    outcome = CRITERIA.bind("auxiliary", weight=1, eps=0.2)(model, torch.zeros(2, 1, 4, 4), torch.tensor([0, 0]))
+    side = -sum(0.9 * math.log(p) + 0.1 * math.log(1 - p) for p in (0.1, 0.4))
+    assert outcome.parts["auxiliary"].item() == pytest.approx(side)
+
+
+def test_the_auxiliary_criterion_is_refused_where_the_heads_were_left_out():
+    with torch.device("meta"):
+        model = zoo.create_model("googlenet", aux_logits=False)
+    with pytest.raises(ValueError, match=r"backbone\.aux_logits=false; take supervised"):
+        check_serves("auxiliary", model, "googlenet", {})
 
 
 @pytest.mark.parametrize(

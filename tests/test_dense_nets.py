@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from names import assert_near, images, ready
+from names import assert_near, images, on_meta, ready
 from torch import Tensor, nn
 
 import zoo
@@ -15,11 +15,6 @@ from zoo.backbones.densenet import DenseBlock, DenseLayer, Transition
 from zoo.backbones.densenet_cifar import PlainDenseLayer
 from zoo.backbones.fractalnet import FractalBlock
 from zoo.backbones.highway import HighwayConv
-
-
-def on_meta(name: str, **options: object) -> zoo.Backbone:
-    with torch.device("meta"):
-        return zoo.create_model(name, **options).eval()
 
 
 def of(kind: type | tuple[type, ...], model: nn.Module) -> list[nn.Module]:

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from names import assert_near, images, parameters, ready, small
+from names import assert_near, images, on_meta, parameters, ready, small
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import zoo
 from zoo.backbones.googlenet import Auxiliary
@@ -13,11 +14,6 @@ from zoo.backbones.lenet import RBF, PartialConvolution, Squash, Subsampling
 from zoo.backbones.prelunet import SpatialPyramidPooling
 from zoo.backbones.squeezenet import Fire
 from zoo.criteria import CRITERIA
-
-
-def on_meta(name: str, **options: object) -> zoo.Backbone:
-    with torch.device("meta"):
-        return zoo.create_model(name, **options).eval()
 
 
 def sees(layer: nn.Module, x: Tensor, outputs: slice | int) -> list[int]:
@@ -185,15 +181,49 @@ def test_maps_that_are_not_14x14_reach_googlenets_auxiliary_heads_by_adaptive_po
     assert torch.equal(seen[2], F.avg_pool2d(full, 5, 3) if norm == "lrn" else F.adaptive_avg_pool2d(full, 4))
 
 
-@pytest.mark.parametrize(("entry", "kernels"), [("3x3", [3, 3, 3, 3, 3, 3]), ("7x7", [7, 3, 3, 3])])
-def test_inception_v2_gives_its_first_module_table_1s_maps_with_its_7x7_factorised_or_whole(entry, kernels):
+@pytest.mark.parametrize(
+    ("entry", "kernels", "mult_adds"), [("3x3", [3, 3, 3, 3, 3, 3], 5.9e9), ("7x7", [7, 3, 3, 3], 5.5e9)]
+)
+def test_inception_v2_gives_its_first_module_table_1s_maps_with_its_7x7_factorised_or_whole(entry, kernels, mult_adds):
     model, seen = on_meta("inception_v2", entry=entry), []
     model.Mixed_5b.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
-    model(torch.empty(2, 3, 299, 299, device="meta"))
-    assert seen == [(2, 288, 35, 35)]
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, 299, 299, device="meta"))
+    assert seen == [(1, 288, 35, 35)]
+    assert counter.get_total_flops() / 2 == pytest.approx(mult_adds, rel=0.01)
     assert [m.kernel_size[0] for m in model.modules() if isinstance(m, nn.Conv2d)][: len(kernels)] == kernels
     with pytest.raises(ValueError, match=r"entry='5x5'.*released, 3x3, 7x7"):
         on_meta("inception_v2", entry="5x5")
+
+
+def shapes(name: str, taps: list[str], side: int) -> list[tuple[int, int]]:
+    """Channels and side of the maps at each tap, for an image of this side."""
+    model = on_meta(name)
+    found = zoo.extract(model, torch.empty(1, 3, side, side, device="meta"), taps)
+    return [(found[tap].shape[1], found[tap].shape[2]) for tap in taps]
+
+
+def test_bn_inception_has_figure_5s_maps_and_its_modules_3c_and_4e_halve_them_by_stride_with_an_unprojected_pooling():
+    rows = dict.fromkeys(["3a", "3b", "3c", "4a", "4b", "4c", "4d", "4e", "5a", "5b"])  # type → output size, Figure 5
+    rows["3a"], rows["3b"] = (256, 28), (320, 28)
+    rows["3c"] = rows["4a"] = rows["4b"] = 576, 14
+    rows["4c"] = rows["4d"] = 608, 14
+    rows["4e"] = 1056, 7
+    rows["5a"] = rows["5b"] = 1024, 7
+    taps = [f"inceptions.inception{row}" for row in rows]
+    assert shapes("bn_inception", taps, 224) == list(rows.values())
+    model = on_meta("bn_inception")
+    for row in rows:
+        module = model.get_submodule(f"inceptions.inception{row}")
+        assert (module.branch1x1 is None) == (row in ("3c", "4e"))
+        assert isinstance(module.branch_pool, nn.MaxPool2d) == (row in ("3c", "4e"))
+
+
+def test_inception_v4_has_the_maps_of_figure_9_and_its_stem_those_of_figure_3():
+    stem = {"2": (64, 147), "3": (160, 73), "4": (192, 71), "5": (384, 35)}
+    body = {"9": (384, 35), "10": (1024, 17), "17": (1024, 17), "18": (1536, 8), "21": (1536, 8)}
+    named = {f"features.{i}": size for i, size in (stem | body).items()}
+    assert shapes("inception_v4", list(named), 299) == list(named.values())
 
 
 @pytest.mark.parametrize("rectified", [True, False])

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from names import INFO, NAMES, over, parameters, ready
+from names import INFO, NAMES, on_meta, over, parameters, ready
 from torch import Tensor, nn, relu
 
 import zoo
@@ -44,15 +44,10 @@ def option_a(x: Tensor, stride: int = 2, extra: int = 4) -> Tensor:
     return torch.cat([zeros, thinned, zeros], 1)
 
 
-def meta(name: str, **options: object) -> zoo.Backbone:
-    with torch.device("meta"):
-        return zoo.create_model(name, **options)
-
-
 @over(name for name in NAMES if INFO[name].family in FAMILIES)
 def test_the_number_in_a_name_counts_its_layers_6n_plus_2_with_basic_blocks_9n_plus_2_with_bottlenecks(name):
     counted = nn.Conv2d if name.startswith("wrn") else nn.Conv2d | nn.Linear  # of a wrn the shortcuts' too
-    layers = [k for k, m in meta(name).named_modules() if isinstance(m, counted)]
+    layers = [k for k, m in on_meta(name).named_modules() if isinstance(m, counted)]
     depth = len([k for k in layers if "shortcut" not in k and "downsample" not in k])
     assert depth == int(re.search(r"\d+", name)[0])
     options = zoo.BACKBONES[name].options
@@ -64,6 +59,9 @@ def test_the_number_in_a_name_counts_its_layers_6n_plus_2_with_basic_blocks_9n_p
     ("name", "options", "refusal"),
     [
         ("resnext50_32x4d", dict(block="basic"), r"block='basic'.* basic, of one group of width 64, and bottleneck$"),
+        ("resnet50", dict(layers=(3, 4, 6)), r"layers=\(3, 4, 6\).* 4 stages"),
+        ("resnet50", dict(layers=(3, 4, 0, 3)), r"layers=\(3, 4, 0, 3\).* all from 1"),
+        ("resnext50_32x4d", dict(groups=0), r"groups=0.* all from 1"),
         ("resnet20", dict(n=0), r"n=0.* at least one block"),
         ("preresnet110", dict(n=0), r"n=0.* at least one unit"),
         ("preresnet110", dict(block="wide"), r"block='wide'.* basic, bottleneck$"),
@@ -78,7 +76,7 @@ def test_the_number_in_a_name_counts_its_layers_6n_plus_2_with_basic_blocks_9n_p
 )
 def test_an_impossible_option_is_refused_with_what_is_possible(name, options, refusal):
     with pytest.raises(ValueError, match=refusal):
-        meta(name, **options)
+        on_meta(name, **options)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -126,7 +124,7 @@ def test_option_a_takes_every_second_pixel_and_pads_zero_channels_on_both_sides_
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_cifar_resnet_has_6n_plus_2_layers_and_no_convolution_on_a_shortcut(n):
-    model = meta("resnet20", n=n)
+    model = on_meta("resnet20", n=n)
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(layers) == 6 * n + 2
     assert not any("shortcut" in key for key in model.state_dict())
@@ -217,10 +215,10 @@ def test_a_net_of_preactivated_units_ends_with_their_activation_and_the_others_b
 
 
 def test_the_five_orders_arrange_the_same_parts_but_for_the_896_parameters_of_norms_after_projections():
-    nets = [meta("preresnet110", n=2, order=order) for order in ORDERS]
+    nets = [on_meta("preresnet110", n=2, order=order) for order in ORDERS]
     assert [sorted(norm.num_features for norm in norms(net)) for net in nets] == [[16] * 5 + [32] * 4 + [64] * 4] * 5
     assert [sum(isinstance(m, nn.ReLU) for m in net.modules()) for net in nets] == [1 + 2 * 6] * 5
-    deep = [meta("preresnet164", n=1, order=order) for order in ORDERS]
+    deep = [on_meta("preresnet164", n=1, order=order) for order in ORDERS]
     assert [parameters(net) - parameters(deep[-1]) for net in deep] == [896, 0, 896, 896, 0]
 
 
@@ -249,7 +247,7 @@ def test_the_original_order_with_basic_blocks_and_the_weights_of_resnet20_gives_
 
 def test_k_multiplies_the_channels_of_every_block_and_not_of_the_first_convolution_and_every_block_drops_as_asked():
     for k, options, drops in (1, {}, []), (3, {"dropout": 0.4}, [0.4] * 6):
-        model = meta("wrn16_4", k=k, **options)
+        model = on_meta("wrn16_4", k=k, **options)
         planes = [conv.out_channels for conv in convs(model) if conv.kernel_size == (3, 3)]
         assert planes == [16] + [16 * k] * 4 + [32 * k] * 4 + [64 * k] * 4
         assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == drops
@@ -269,7 +267,7 @@ def test_dropout_of_a_wide_block_sits_between_its_convolutions(planes, training)
 
 
 def test_survival_falls_by_equal_steps_from_nearly_1_to_a_half_and_40_and_a_quarter_of_54_blocks_are_expected():
-    survival = [m.survival for m in meta("resnet110_stochastic_depth").modules() if isinstance(m, MortalBlock)]
+    survival = [m.survival for m in on_meta("resnet110_stochastic_depth").modules() if isinstance(m, MortalBlock)]
     assert survival == pytest.approx([1 - 0.5 * block / 54 for block in range(1, 55)])
     assert sum(survival) == pytest.approx(40.25)
 
@@ -289,7 +287,8 @@ def test_when_testing_the_net_is_a_resnet_whose_residuals_are_scaled_by_their_su
 
 @pytest.mark.parametrize(("planes", "stride"), [(6, 1), (10, 2)])
 def test_in_training_a_block_is_dead_for_the_whole_mini_batch_or_lives_unscaled_as_often_as_it_should(planes, stride):
-    mortal = lively(MortalBlock(6, planes, stride, survival=0.7)).train()
+    mortal = lively(MortalBlock(6, planes, stride)).train()
+    mortal.survival = 0.7
     immortal = resnet_cifar.BasicBlock(6, planes, stride).double()
     immortal.load_state_dict(mortal.state_dict())
     x = maps(6).abs()  # as after a ReLU

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
 from zoo.layers.conv_bn_act import conv_bn_act
-from zoo.layers.drop_path import DropPath
+from zoo.layers.drop_path import DropPath, rising_rates
 from zoo.layers.rounding import make_divisible
 from zoo.layers.squeeze_excitation import SqueezeExcitation
 
@@ -100,6 +100,18 @@ STAGES = (  # Table 1, stages 2 to 8: expansion, kernel, first stride, channels,
 )
 
 
+def fan_out_init(module: nn.Module) -> None:
+    """As the authors' code. The fan-out of a depthwise filter is its own area: torch's counts every group's."""
+    if isinstance(module, nn.Conv2d):
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    elif isinstance(module, nn.Linear):
+        bound = 1 / math.sqrt(module.out_features)
+        nn.init.uniform_(module.weight, -bound, bound)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
 @BACKBONES.variants(  # the table in the authors' code
     efficientnet_b0=dict(width=1.0, depth=1.0, image_size=224, dropout=0.2),
     efficientnet_b1=dict(width=1.0, depth=1.1, image_size=240, dropout=0.2),
@@ -119,6 +131,7 @@ class EfficientNet(Backbone):
 
     taps = ("features.1", "features.2", "features.3", "features.5", "features.8")
     classifier_name = "classifier.1"
+    init = staticmethod(fan_out_init)
 
     def __init__(
         self,
@@ -137,14 +150,12 @@ class EfficientNet(Backbone):
         super().__init__()
         if min(width, depth) <= 0:
             raise ValueError(f"width={width}, depth={depth}: factors are above 0")
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path={drop_path}: the probability to drop a block is from 0, below 1")
         self.num_classes, self.in_chans, self.image_size = num_classes, in_chans, image_size
         small = self.choose_stem(stem, smallest=(32, 8))
         self.check_images(*self.input_size)
         norm = partial(nn.BatchNorm2d, eps=bn_eps, momentum=bn_momentum)
         depths = [math.ceil(depth * layers) for *_, layers in STAGES]
-        rates = iter([drop_path * i / sum(depths) for i in range(sum(depths))])
+        rates = iter(rising_rates(drop_path, sum(depths)))
         channels = make_divisible(32 * width)
         stem_stride = 1 if small else 2
         self.features = nn.Sequential(conv_bn_act(in_chans, channels, 3, stem_stride, norm=norm, activation=nn.SiLU))
@@ -161,10 +172,6 @@ class EfficientNet(Backbone):
         self.classifier = nn.Sequential(nn.Dropout(dropout), linear_classifier(self.num_features, num_classes))
         self.apply(self.init)
 
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        fan_out_init(module)
-
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)
         return self.features(x)  # (N, 1280, 7, 7)
 
@@ -172,15 +179,3 @@ class EfficientNet(Backbone):
         dropout, classifier = self.classifier
         pooled = dropout(features.mean((2, 3)))
         return pooled if pre_logits else classifier(pooled)
-
-
-def fan_out_init(module: nn.Module) -> None:
-    """As the authors' code. The fan-out of a depthwise filter is its own area: torch's counts every group's."""
-    if isinstance(module, nn.Conv2d):
-        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-    elif isinstance(module, nn.Linear):
-        bound = 1 / math.sqrt(module.out_features)
-        nn.init.uniform_(module.weight, -bound, bound)
-    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.efficientnet import STAGES, fan_out_init
 from zoo.backbones.register import BACKBONES
-from zoo.layers.drop_path import DropPath
+from zoo.layers.drop_path import DropPath, rising_rates
 from zoo.layers.rounding import make_divisible
 
 norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
@@ -101,6 +101,7 @@ class EfficientNetLite(Backbone):
     taps = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "act2")
     classifier_name = "classifier"
     num_features = 1280
+    init = staticmethod(fan_out_init)
 
     def __init__(
         self,
@@ -117,14 +118,12 @@ class EfficientNetLite(Backbone):
         super().__init__()
         if min(width, depth) <= 0:
             raise ValueError(f"width={width}, depth={depth}: factors are above 0")
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path={drop_path}: the probability to drop a block is from 0, below 1")
         self.num_classes, self.in_chans, self.image_size = num_classes, in_chans, image_size
         small = self.choose_stem(stem, smallest=(32, 8))
         self.check_images(*self.input_size)
         inner = STAGES[1:-1]
         depths = [1, *(math.ceil(depth * layers) for *_, layers in inner), 1]
-        rates = iter([drop_path * i / sum(depths) for i in range(sum(depths))])
+        rates = iter(rising_rates(drop_path, sum(depths)))
         self.conv_stem = same_conv(in_chans, 32, 3, 1 if small else 2)
         self.bn1, self.act1 = norm(32), relu6()
         self.blocks, channels = nn.Sequential(), 32
@@ -141,10 +140,6 @@ class EfficientNetLite(Backbone):
         self.dropout = nn.Dropout(dropout)
         self.classifier = linear_classifier(1280, num_classes)
         self.apply(self.init)
-
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        fan_out_init(module)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)
         x = self.act1(self.bn1(self.conv_stem(x)))  # (N, 32, 112, 112)

@@ -14,7 +14,7 @@ from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.efficientnet import MBConv, fan_out_init
 from zoo.backbones.register import BACKBONES
 from zoo.layers.conv_bn_act import conv_bn_act
-from zoo.layers.drop_path import DropPath
+from zoo.layers.drop_path import DropPath, rising_rates
 
 norm = partial(nn.BatchNorm2d, eps=1e-3)
 
@@ -90,6 +90,7 @@ class EfficientNetV2(Backbone):
 
     classifier_name = "classifier.1"
     num_features = 1280
+    init = staticmethod(fan_out_init)
 
     def __init__(
         self,
@@ -105,15 +106,12 @@ class EfficientNetV2(Backbone):
         super().__init__()
         if size not in SIZES:
             raise ValueError(f"size={size!r} is not known: s, m and l are")
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path={drop_path}: the probability to drop a block is from 0, below 1")
         self.num_classes, self.in_chans, self.image_size = num_classes, in_chans, image_size
         small = self.choose_stem(stem, smallest=(32, 8))
         self.check_images(*self.input_size)
         stages = SIZES[size]
         self.taps = tuple(f"features.{i}" for i in (1, 2, 3, 5, len(stages) + 1))
-        total = sum(layers for *_, layers in stages)
-        rates = iter([drop_path * i / total for i in range(total)])
+        rates = iter(rising_rates(drop_path, sum(layers for *_, layers in stages)))
         channels, stem_stride = stages[0][3], 1 if small else 2
         self.features = nn.Sequential(conv_bn_act(in_chans, channels, 3, stem_stride, norm=norm, activation=nn.SiLU))
         for i, (block, expansion, first, planes, layers) in enumerate(stages):
@@ -126,10 +124,6 @@ class EfficientNetV2(Backbone):
         self.features.append(conv_bn_act(channels, 1280, 1, norm=norm, activation=nn.SiLU))
         self.classifier = nn.Sequential(nn.Dropout(dropout), linear_classifier(1280, num_classes))
         self.apply(self.init)
-
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        fan_out_init(module)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 384, 384)
         return self.features(x)  # (N, 1280, 12, 12)

@@ -3,7 +3,7 @@
 Differs: inception_v3 is the net that the authors released and torchvision has (42 layers as in Table 1, other widths in
 the stem, 5×5 where Figure 5 has two 3×3); its parameter names are torchvision's. inception_v2 was never released: it is
 our reading of Table 1 and Figures 5 to 7 and 10, with the released net's filter counts where the paper gives none, and
-has 5.5 billion multiply-adds (5.3 with entry="3x3") where Table 3 speaks of 3.8 (4.8).
+has 5.5 billion multiply-adds (5.9 with entry="3x3") where Table 3 speaks of 3.8 (4.8).
 Auxiliary heads pool adaptively on maps that are too small for the paper's pooling.
 """
 

@@ -10,22 +10,11 @@ from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
+from zoo.layers.branches import Branches
 from zoo.layers.conv_bn_relu import ConvBNReLU
 
 ROW, COLUMN = dict(kernel=(1, 7), padding=(0, 3)), dict(kernel=(7, 1), padding=(3, 0))
 SHORT_ROW, SHORT_COLUMN = dict(kernel=(1, 3), padding=(0, 1)), dict(kernel=(3, 1), padding=(1, 0))
-
-
-class Branches(nn.Module):
-    """Runs branch0, branch1 … on the same maps and concatenates what they give."""
-
-    def __init__(self, *branches: nn.Module) -> None:
-        super().__init__()
-        for i, branch in enumerate(branches):
-            self.add_module(f"branch{i}", branch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.children()], 1)
 
 
 class Join(nn.Module):

@@ -38,6 +38,16 @@ class DepthwiseSeparable(nn.Module):
 STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))  # Table 1: channels, layers, first stride
 
 
+def truncated_normal_init(module: nn.Module) -> None:
+    """As the authors' code for all MobileNets: a normal of deviation 0.09, cut off at two deviations."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        within = math.erf(math.sqrt(2))  # the share of a normal that lies within two deviations
+        with torch.no_grad():  # the inverse of the distribution: nn.init.trunc_normal_ takes five times as long
+            module.weight.uniform_(-within, within).erfinv_().mul_(0.09 * math.sqrt(2))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 @BACKBONES.variants(
     mobilenet_v1=dict(width=1.0),
     mobilenet_v1_075=dict(width=0.75),
@@ -50,6 +60,7 @@ class MobileNetV1(Backbone):
     taps = ("blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4")
     classifier_name = "classifier"
     image_size = 224
+    init = staticmethod(truncated_normal_init)
 
     def __init__(self, *, width: float, num_classes: int = 1000, in_chans: int = 3, stem: str = "large") -> None:
         super().__init__()
@@ -73,10 +84,6 @@ class MobileNetV1(Backbone):
         self.classifier = linear_classifier(channels, num_classes)
         self.apply(self.init)
 
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        truncated_normal_init(module)
-
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)
         x = self.act1(self.bn1(self.conv_stem(x)))  # (N, 32, 112, 112)
         return self.blocks(x)  # (N, 1024, 7, 7)
@@ -84,13 +91,3 @@ class MobileNetV1(Backbone):
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = features.mean((2, 3))
         return pooled if pre_logits else self.classifier(pooled)
-
-
-def truncated_normal_init(module: nn.Module) -> None:
-    """As the authors' code for all MobileNets: a normal of deviation 0.09, cut off at two deviations."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        within = math.erf(math.sqrt(2))  # the share of a normal that lies within two deviations
-        with torch.no_grad():  # the inverse of the distribution: nn.init.trunc_normal_ takes five times as long
-            module.weight.uniform_(-within, within).erfinv_().mul_(0.09 * math.sqrt(2))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

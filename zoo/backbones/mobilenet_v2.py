@@ -63,6 +63,7 @@ class MobileNetV2(Backbone):
     taps = ("features.1", "features.3", "features.6", "features.13", "features.18")
     classifier_name = "classifier.1"
     image_size = 224
+    init = staticmethod(truncated_normal_init)
 
     def __init__(
         self,
@@ -89,10 +90,6 @@ class MobileNetV2(Backbone):
         self.features.append(conv_bn_act(channels, self.num_features, 1, activation=relu6))
         self.classifier = nn.Sequential(nn.Dropout(dropout), linear_classifier(self.num_features, num_classes))
         self.apply(self.init)
-
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        truncated_normal_init(module)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)
         return self.features(x)  # (N, 1280, 7, 7)

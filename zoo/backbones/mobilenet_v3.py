@@ -104,6 +104,7 @@ class MobileNetV3(Backbone):
 
     classifier_name = "classifier.3"
     image_size = 224
+    init = staticmethod(truncated_normal_init)
 
     def __init__(
         self,
@@ -145,10 +146,6 @@ class MobileNetV3(Backbone):
             linear_classifier(self.num_features, num_classes),
         )
         self.apply(self.init)
-
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        truncated_normal_init(module)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)
         return self.features(x)  # (N, 960, 7, 7)

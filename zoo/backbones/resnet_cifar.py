@@ -57,6 +57,7 @@ class BasicBlock(nn.Module):
 class CifarResNet(Backbone):
     """n: blocks of each of the three stages. shortcut: without, it is the plain net that the paper compares with."""
 
+    block = BasicBlock
     taps = ("layer1", "layer2", "layer3")
     classifier_name = "linear"
     smallest = 4
@@ -70,11 +71,15 @@ class CifarResNet(Backbone):
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = stage(16, 16, n, stride=1, shortcut=shortcut)
-        self.layer2 = stage(16, 32, n, stride=2, shortcut=shortcut)
-        self.layer3 = stage(32, 64, n, stride=2, shortcut=shortcut)
+        self.layer1 = self._stage(16, 16, n, 1, shortcut)
+        self.layer2 = self._stage(16, 32, n, 2, shortcut)
+        self.layer3 = self._stage(32, 64, n, 2, shortcut)
         self.linear = linear_classifier(64, num_classes)
         self.apply(self.init)
+
+    def _stage(self, in_planes: int, planes: int, n: int, stride: int, shortcut: bool) -> nn.Sequential:
+        rest = (self.block(planes, planes, 1, shortcut) for _ in range(n - 1))
+        return nn.Sequential(self.block(in_planes, planes, stride, shortcut), *rest)
 
     @staticmethod
     def init(module: nn.Module) -> None:
@@ -90,10 +95,3 @@ class CifarResNet(Backbone):
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = features.mean((2, 3))
         return pooled if pre_logits else self.linear(pooled)
-
-
-def stage(in_planes: int, planes: int, n: int, stride: int, shortcut: bool) -> nn.Sequential:
-    return nn.Sequential(
-        BasicBlock(in_planes, planes, stride, shortcut),
-        *(BasicBlock(planes, planes, 1, shortcut) for _ in range(n - 1)),
-    )

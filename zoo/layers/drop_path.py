@@ -15,6 +15,16 @@ def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     return x * kept.div_(survival)
 
 
+def rising_rates(rate: float, blocks: int) -> list[float]:
+    """A rate for each block, from 0 at the first evenly up to what would be `rate` behind the last: section 3.
+
+    Raises ValueError unless 0 <= rate < 1.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"drop_path={rate}: the probability to drop a block is from 0, below 1")
+    return [rate * i / blocks for i in range(blocks)]
+
+
 class DropPath(nn.Module):
     """The identity in evaluation and for rate 0. rate: probability that an image goes without the branch, below 1."""
 
