@@ -14,6 +14,7 @@ from zoo.backbones.lenet import RBF, PartialConvolution, Squash, Subsampling
 from zoo.backbones.prelunet import SpatialPyramidPooling
 from zoo.backbones.squeezenet import Fire
 from zoo.criteria import CRITERIA
+from zoo.layers.class_maps import ClassMaps
 
 
 def sees(layer: nn.Module, x: Tensor, outputs: slice | int) -> list[int]:
@@ -114,6 +115,20 @@ def test_scores_are_the_means_of_a_rectified_map_a_class_no_layer_is_dense_and_a
     kinds = {type(m) for m in model.modules()}
     assert nn.Linear not in kinds
     assert kinds.isdisjoint({nn.MaxPool2d, nn.AvgPool2d}) == name.startswith("all_cnn")
+
+
+@pytest.mark.parametrize("name", ["nin", "all_cnn_a", "squeezenet1_1"])
+def test_every_rectified_map_starts_above_zero_so_that_each_class_has_a_gradient_also_after_a_reset(name):
+    model = zoo.create_model(name, **small(name))
+    for classes in model.num_classes, 7:
+        model.reset_classifier(classes)
+        others = [m.bias for m in model.modules() if isinstance(m, nn.Conv2d) and not isinstance(m, ClassMaps)]
+        assert not any(bias.any() for bias in others)
+        classifier = model.get_submodule(model.classifier_name)
+        assert torch.equal(classifier.bias, torch.ones(classes))
+        x = images(model, side=32)
+        F.cross_entropy(model(x), torch.arange(len(x))).backward()
+        assert (classifier.weight.grad.flatten(1).norm(dim=1) > 0).all()
 
 
 def fires(model: zoo.Backbone) -> dict[int, Fire]:

@@ -1,13 +1,14 @@
 """Springenberg, Dosovitskiy, Brox, Riedmiller 2014, Striving for simplicity: the all convolutional net, Tables 1 and 2.
 
 Differs: the published tables do not say how the last 3×3 convolution is padded; it is not, as in public
-re-implementations, which leaves 6×6 maps of 32×32 images.
+re-implementations, which leaves 6×6 maps of 32×32 images. The biases of the class maps start at one.
 """
 
 from torch import Tensor, nn
 
-from zoo.backbones.backbone import Backbone, conv_classifier
+from zoo.backbones.backbone import Backbone
 from zoo.backbones.register import BACKBONES
+from zoo.layers.class_maps import ClassMaps, class_maps
 
 # One tuple a convolution: kernel, filters, stride. Where the stride is 2 a convolution stands for a pooling.
 A = ((5, 96, 1), (3, 96, 2), (5, 192, 1), (3, 192, 2))
@@ -20,7 +21,7 @@ class AllCNN(Backbone):
     """No pooling: convolutions of stride 2 do its work, and the scores are the means of the class maps."""
 
     classifier_name = "classifier"
-    make_classifier = staticmethod(conv_classifier)
+    make_classifier = staticmethod(class_maps)
     smallest = 9
     image_size = 32
     num_features = 192
@@ -39,7 +40,7 @@ class AllCNN(Backbone):
         self.features.extend([nn.Conv2d(192, 192, 3), nn.ReLU(inplace=True)])
         self.features.extend([nn.Conv2d(192, 192, 1), nn.ReLU(inplace=True)])
         self.taps = (*taps, f"features.{len(self.features) - 1}")
-        self.classifier = conv_classifier(192, num_classes)
+        self.classifier = class_maps(192, num_classes)
         self.relu = nn.ReLU(inplace=True)
         self.apply(self.init)
 
@@ -47,7 +48,7 @@ class AllCNN(Backbone):
     def init(module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-            nn.init.zeros_(module.bias)
+            nn.init.constant_(module.bias, 1.0 if isinstance(module, ClassMaps) else 0.0)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 32, 32)
         return self.features(x)  # (N, 192, 6, 6)

@@ -1,12 +1,13 @@
 """Lin, Chen, Yan 2013, Network in network: the CIFAR-10 net of the authors' cuda-convnet definition.
 
-Differs: nothing in the network.
+Differs: nothing in the network; the biases of the class maps start at one.
 """
 
 from torch import Tensor, nn
 
-from zoo.backbones.backbone import Backbone, conv_classifier
+from zoo.backbones.backbone import Backbone
 from zoo.backbones.register import BACKBONES
+from zoo.layers.class_maps import ClassMaps, class_maps
 
 
 def mlpconv(in_planes: int, planes: int, kernel: int, *hidden: int) -> nn.Sequential:
@@ -24,7 +25,7 @@ class NIN(Backbone):
 
     taps = ("pool1", "pool2", "mlpconv3")
     classifier_name = "classifier"
-    make_classifier = staticmethod(conv_classifier)
+    make_classifier = staticmethod(class_maps)
     smallest = 4
     image_size = 32
     num_features = 192
@@ -39,7 +40,7 @@ class NIN(Backbone):
         self.pool2 = nn.AvgPool2d(3, 2, ceil_mode=True)
         self.drop2 = nn.Dropout(0.5)
         self.mlpconv3 = mlpconv(192, 192, 3, 192)
-        self.classifier = conv_classifier(192, num_classes)
+        self.classifier = class_maps(192, num_classes)
         self.relu = nn.ReLU(inplace=True)
         self.apply(self.init)
 
@@ -47,7 +48,7 @@ class NIN(Backbone):
     def init(module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.05)
-            nn.init.zeros_(module.bias)
+            nn.init.constant_(module.bias, 1.0 if isinstance(module, ClassMaps) else 0.0)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 32, 32)
         x = self.drop1(self.pool1(self.mlpconv1(x)))  # (N, 96, 16, 16)

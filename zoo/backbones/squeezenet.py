@@ -2,7 +2,9 @@
 
 Differs: images of 224 pixels and no padding at conv10, as torchvision, where the authors' files have 227 and 1: 819 and
 not 861 million multiply-adds. The complex bypass has 1.59 million parameters, 6.4 MB, where the paper prints 7.7 MB.
-Parameter names are torchvision's.
+Fire modules start as in torchvision, after He et al. 2015: by the authors' "xavier" each layer halves the variance, and
+of a few thousand images such a net learns nothing. The biases of the class maps start at one. Parameter names are
+torchvision's.
 """
 
 import torch
@@ -10,14 +12,7 @@ from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone
 from zoo.backbones.register import BACKBONES
-
-
-class Conv10(nn.Conv2d):
-    """The last layer, a type of its own because its weights start otherwise than those of the rest."""
-
-
-def conv10(num_features: int, num_classes: int) -> nn.Module:
-    return Conv10(num_features, num_classes, 1) if num_classes else nn.Identity()
+from zoo.layers.class_maps import ClassMaps, class_maps
 
 
 class Fire(nn.Module):
@@ -60,7 +55,7 @@ class SqueezeNet(Backbone):
     """
 
     classifier_name = "classifier.1"
-    make_classifier = staticmethod(conv10)
+    make_classifier = staticmethod(class_maps)
     image_size = 224
     num_features = 512
 
@@ -100,17 +95,17 @@ class SqueezeNet(Backbone):
                 taps.append(f"features.{len(self.features) - 1}")
         self.taps = (*taps, f"features.{len(self.features) - 1}")
         self.classifier = nn.Sequential(
-            nn.Dropout(0.5), conv10(512, num_classes), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
+            nn.Dropout(0.5), class_maps(512, num_classes), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
         )
         self.apply(self.init)
 
     @staticmethod
-    def init(module: nn.Module) -> None:  # as the authors' files
-        if isinstance(module, Conv10):
+    def init(module: nn.Module) -> None:
+        if isinstance(module, ClassMaps):
             nn.init.normal_(module.weight, std=0.01)
+            nn.init.ones_(module.bias)
         elif isinstance(module, nn.Conv2d):
-            nn.init.xavier_uniform_(module.weight)
-        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
             nn.init.zeros_(module.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)
