@@ -1,12 +1,14 @@
 """What every registered name keeps. One net of each family in the quick suite, all of them in the slow one."""
 
+import collections
 import copy
 import itertools
 
 import pytest
 import torch
-from names import CRITERION, NAMES, assert_near, family, images, marked, over, ready, small
-from torch import Tensor
+from names import CRITERION, NAMES, assert_near, family, images, marked, on_meta, over, ready, small
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import zoo
 from zoo.criteria import CRITERIA, check_serves
@@ -162,6 +164,45 @@ def test_what_is_extracted_is_not_overwritten_and_hears_its_gradient_and_no_trac
 # --- sizes ------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_no_batch_of_images_is_refused_by_its_shape(model):
+    for shape in model.input_size, model.input_size[1:]:
+        with pytest.raises(ValueError, match=r"takes images \(N, C, H, W\), not a tensor of shape \("):
+            model(torch.rand(shape))
+
+
+@pytest.mark.parametrize("number", [-1, 2.5, True, "10"])
+def test_a_number_of_classes_that_is_none_is_refused_and_the_classifier_stays(model, number):
+    before = model.get_submodule(model.classifier_name)
+    with pytest.raises(ValueError, match="num_classes must be a whole number of at least 0, not "):
+        model.reset_classifier(number)
+    assert model.get_submodule(model.classifier_name) is before
+
+
+class SumsInPlace(TorchDispatchMode):
+    """Counts what is added to feature maps where they lie."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten.add_.Tensor and args[0].ndim == 4
+        return func(*args, **(kwargs or {}))
+
+
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.PReLU, nn.Sigmoid, nn.Hardsigmoid)
+
+
+def test_an_activation_serves_one_place_and_no_residual_is_added_in_place(model):
+    calls = collections.Counter()
+    activations = [module for module in model.modules() if isinstance(module, ACTIVATIONS)]
+    hooks = [module.register_forward_hook(lambda module, *_: calls.update([module])) for module in activations]
+    with torch.no_grad(), SumsInPlace() as sums:
+        model(images(model))
+    for hook in hooks:
+        hook.remove()
+    assert set(calls.values()) <= {1}
+    assert sums.count == 0
+
+
 def test_images_with_other_channels_are_refused_with_both_numbers(model):
     channels = model.in_chans + 1
     with pytest.raises(ValueError, match=rf"in_chans={model.in_chans}.* {channels} channels"):
@@ -210,6 +251,12 @@ def test_the_small_stem_keeps_parameters_but_for_globally_pooled_dense_layers_an
         maps = little.forward_features(torch.rand(1, 3, 28, 28))
     assert little.input_size[1:] == (32, 32)
     assert maps.shape[2] >= 1
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0", "efficientnet_v2_s"])
+def test_the_side_that_a_net_is_built_for_is_the_one_given_whatever_its_stem(name):
+    for stem in "large", "small":
+        assert on_meta(name, stem=stem, image_size=64).input_size == (3, 64, 64)
 
 
 def test_a_stem_that_is_not_known_is_refused():

@@ -46,6 +46,11 @@ def test_everything_that_an_experiment_says_survives_composition(name: str):
         assert OmegaConf.select(cfg, key) == value, key
 
 
+def test_the_readme_names_every_experiment_with_or_without_its_data():
+    words = set(re.findall(r"\w+", (ROOT / "README.md").read_text()))
+    assert [name for name in EXPERIMENTS if name not in words and name.rpartition("_")[0] not in words] == []
+
+
 @pytest.mark.parametrize(("backbone", "criterion"), [("resnet20", "supervised"), ("capsnet", "capsule")])
 def test_criterion_auto_is_what_the_backbone_declares(backbone: str, criterion: str):
     assert composed(f"backbone={backbone}").criterion.name == criterion

@@ -245,6 +245,8 @@ def test_column_minus_1_evaluates_the_deepest_column_alone_and_trains_all(fracta
     [
         ("densenet40_k12", "depth", [41, 4]),  # three equal blocks cannot have it
         ("densenet40_k12", "dropout", [1.0, -0.1]),
+        ("densenet121", "layers", [(6, 12, 24), (6, 12, 0, 16)]),
+        ("densenet121", "growth_rate", [0]),
         ("highway10_w16", "dropout", [(0.1, 0.2, 0.3), (0.1, 0.2, 0.3, 1.0), (0.1, 0.2, 0.3, -0.1)]),
         ("highway19", "carry", ["open"]),
         ("fractalnet20", "column", [3, -4]),

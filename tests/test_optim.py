@@ -47,6 +47,16 @@ def test_every_parameter_decays_if_norms_shall_too():
     assert "weight_decay" not in group
 
 
+def test_depthwise_filters_can_be_spared_and_filters_of_several_channels_are_not():
+    model = zoo.create_model("mobilenet_v1_025")
+    decayed, spared = optim.parameter_groups(model, decay_depthwise=False)
+    depthwise = {f"{name}.weight" for name, m in model.named_modules() if name.endswith("conv_dw")}
+    assert len(depthwise) == 13
+    assert depthwise <= names(spared, model)
+    assert {"conv_stem.weight", "classifier.weight", "blocks.0.0.conv_pw.weight"} <= names(decayed, model)
+    assert all(name in depthwise or model.get_parameter(name).ndim == 1 for name in names(spared, model))
+
+
 def test_a_step_without_gradient_shrinks_the_weights_and_leaves_norms_and_biases():
     model = zoo.create_model("resnet20", n=1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -136,7 +136,7 @@ def fires(model: zoo.Backbone) -> dict[int, Fire]:
     return dict(enumerate((m for m in model.features if isinstance(m, Fire)), start=2))
 
 
-@pytest.mark.parametrize(("ratio", "share"), [(0.125, 0.5), (0.75, 0.25), (0.5, 0.99)])
+@pytest.mark.parametrize(("ratio", "share"), [(0.125, 0.5), (0.75, 0.25), (0.5, 0.99), (1.0, 0.5)])
 def test_fire_modules_have_the_filters_of_the_papers_metaparameters(ratio, share):
     modules = fires(on_meta("squeezenet1_0", squeeze_ratio=ratio, share_3x3=share)).values()
     for i, fire in zip(range(8), modules, strict=True):
@@ -146,9 +146,11 @@ def test_fire_modules_have_the_filters_of_the_papers_metaparameters(ratio, share
         assert widths == [ratio * expand, expand - wide, wide]
 
 
-@pytest.mark.parametrize("option", ["squeeze_ratio", "share_3x3"])
-@pytest.mark.parametrize("value", [-0.5, 0.0, 1.0, 2.0])
-def test_a_squeeze_ratio_or_a_share_of_3x3_filters_outside_0_1_is_refused(option, value):
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("squeeze_ratio", 0.0), ("squeeze_ratio", 1.01), ("share_3x3", -0.5), ("share_3x3", 0.0), ("share_3x3", 1.0)],
+)
+def test_a_squeeze_ratio_or_a_share_of_3x3_filters_that_leaves_none_is_refused(option, value):
     with pytest.raises(ValueError, match=f"{option}={value}"):
         on_meta("squeezenet1_0", **{option: value})
 
@@ -209,6 +211,36 @@ def test_inception_v2_gives_its_first_module_table_1s_maps_with_its_7x7_factoris
     assert [m.kernel_size[0] for m in model.modules() if isinstance(m, nn.Conv2d)][: len(kernels)] == kernels
     with pytest.raises(ValueError, match=r"entry='5x5'.*released, 3x3, 7x7"):
         on_meta("inception_v2", entry="5x5")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "refusal"),
+    [
+        ("vgg11", dict(depths=(0, 0, 0, 0, 0)), r"depths=\(0, .*five stages, all from 1"),
+        ("vgg11", dict(depths=(1, 1, 2, 2)), "five stages"),
+        ("vgg16_c", dict(last_kernel=2), "last_kernel=2: .* a kernel of 1 or 3"),
+        ("inception_resnet_v1", dict(scale=(0.1,)), r"scale=\(0\.1,\): it is three factors"),
+        ("inception_resnet_v2", dict(scale=(0.1,)), r"scale=\(0\.1,\): it is three factors"),
+        ("prelunet_a", dict(widths=(8, 8)), r"widths=\(8, 8\), depth=5: three stages"),
+        ("prelunet_a", dict(depth=0), "depth=0: three stages, all from 1"),
+    ],
+)
+def test_an_impossible_option_is_refused_with_what_is_possible(name, options, refusal):
+    with pytest.raises(ValueError, match=refusal):
+        on_meta(name, **options)
+
+
+def test_the_layers_of_the_inceptions_start_as_their_authors_drew_them():
+    v3 = zoo.create_model("inception_v3", stem="small")
+    for weight, std in (v3.AuxLogits.conv1.conv.weight, 0.01), (v3.AuxLogits.fc.weight, 0.001), (v3.fc.weight, 0.1):
+        assert weight.abs().max() <= 2 * std + 1e-6  # cut off at two deviations
+        assert weight.std().item() == pytest.approx(0.8796 * std, rel=0.02)
+    first = zoo.create_model("googlenet_2014", stem="small")
+    for layer in first.inception3a.branch1.conv, first.aux1.fc1, zoo.create_model("bn_inception").conv2.conv:
+        assert layer.weight.std().item() == pytest.approx(layer.weight[0].numel() ** -0.5, rel=0.02)  # fan-in alone
+        assert (layer.bias == 0.2).all()
+    assert not first.fc.bias.any()
+    assert not first.aux1.fc2.bias.any()
 
 
 def shapes(name: str, taps: list[str], side: int) -> list[tuple[int, int]]:

@@ -95,7 +95,7 @@ def check_serves(name: str, backbone: Backbone, backbone_name: str, options: Map
     prior = options.get("prior")
     if prior is not None and (len(prior) != backbone.num_classes or abs(sum(prior) - 1) > 1e-6 or min(prior) < 0):
         raise ValueError(f"criterion.prior must be {backbone.num_classes} probabilities that sum to one, not {prior}")
-    if name == "auxiliary" and not backbone.aux_logits:
+    if name == "auxiliary" and not getattr(backbone, "aux_logits", True):
         raise ValueError("criterion auxiliary needs auxiliary heads, but backbone.aux_logits=false; take supervised")
     if options.get("weight") and getattr(backbone, "decoder", True) is None:
         raise ValueError("criterion.weight asks for reconstruction, but backbone.decoder=false; set criterion.weight=0")

@@ -8,14 +8,22 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def parameter_groups(model: nn.Module, *, decay_norms: bool = False) -> list[dict]:
-    """All parameters; norms' and biases' in a group of their own without weight decay, unless `decay_norms`."""
+def parameter_groups(model: nn.Module, *, decay_norms: bool = False, decay_depthwise: bool = True) -> list[dict]:
+    """All parameters; in a group of their own those without weight decay.
+
+    These are norms' and biases' unless `decay_norms`, and the filters of depthwise convolutions, which have few weights
+    to spare, unless `decay_depthwise` (Howard et al. 2017, section 3.2).
+    """
+    filters = (m for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1)
+    depthwise = {id(convolution.weight) for convolution in filters}
+
+    def spared(p: nn.Parameter) -> bool:
+        return (p.ndim <= 1 and not decay_norms) or (id(p) in depthwise and not decay_depthwise)
+
     learned = [p for p in model.parameters() if p.requires_grad]
-    if decay_norms:
-        return [{"params": learned}]
     groups = [
-        {"params": [p for p in learned if p.ndim > 1]},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in learned if not spared(p)]},
+        {"params": [p for p in learned if spared(p)], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 

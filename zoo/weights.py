@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.backbones import BACKBONES, Backbone
+from zoo.backbones.backbone import check_count
 from zoo.pixels import OnPixels, on_pixels
 
 FORMAT = 1  # of what train.py saves under "zoo"; a file with a higher number is from a newer version
@@ -38,11 +39,9 @@ def create_model(
     if pretrained:
         raise ValueError(f"no pretrained weights are known for {name!r}; checkpoint_path= takes a file of your own")
     counts = {"num_classes": num_classes, "in_chans": in_chans}
-    for key, least in ("num_classes", 0), ("in_chans", 1):
-        value = counts[key]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise ValueError(f"{key} must be a whole number of at least {least}, not {value!r}")
     given = {key: value for key, value in counts.items() if value is not None}
+    for key, value in given.items():
+        check_count(key, value, least=0 if key == "num_classes" else 1)
     model = BACKBONES.build(name, **given, **options)
     if checkpoint_path is not None:
         load_state(model, state_dict(read(checkpoint_path)), source=str(checkpoint_path))

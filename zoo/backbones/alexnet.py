@@ -21,7 +21,9 @@ class AlexNet(Backbone):
     image_size = 224
     num_features = 4096
 
-    def __init__(self, *, num_classes: int = 1000, in_chans: int = 3, stem: str = "large") -> None:
+    def __init__(
+        self, *, dropout: float = 0.5, num_classes: int = 1000, in_chans: int = 3, stem: str = "large"
+    ) -> None:
         super().__init__()
         small = self.choose_stem(stem, smallest=(63, 13))
         self.num_classes, self.in_chans = num_classes, in_chans
@@ -43,10 +45,10 @@ class AlexNet(Backbone):
         side = 1 if small else 6
         self.avgpool = nn.AdaptiveAvgPool2d(side)
         self.classifier = nn.Sequential(
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.Linear(256 * side * side, 4096),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.Linear(4096, 4096),
             nn.ReLU(inplace=True),
             linear_classifier(4096, num_classes),
@@ -77,7 +79,9 @@ class AlexNet2012(Backbone):
     image_size = 227
     num_features = 4096
 
-    def __init__(self, *, num_classes: int = 1000, in_chans: int = 3, stem: str = "large") -> None:
+    def __init__(
+        self, *, dropout: float = 0.5, num_classes: int = 1000, in_chans: int = 3, stem: str = "large"
+    ) -> None:
         super().__init__()
         small = self.choose_stem(stem, smallest=(67, 17))
         self.num_classes, self.in_chans = num_classes, in_chans
@@ -100,10 +104,10 @@ class AlexNet2012(Backbone):
         self.pool = nn.AdaptiveAvgPool2d(side)  # nothing to do at 227 pixels
         self.fc6 = nn.Linear(256 * side * side, 4096)
         self.relu6 = nn.ReLU(inplace=True)
-        self.drop6 = nn.Dropout(0.5)
+        self.drop6 = nn.Dropout(dropout)
         self.fc7 = nn.Linear(4096, 4096)
         self.relu7 = nn.ReLU(inplace=True)
-        self.drop7 = nn.Dropout(0.5)
+        self.drop7 = nn.Dropout(dropout)
         self.fc8 = linear_classifier(4096, num_classes)
         self.apply(self.init)
         for layer in self.conv2, self.conv4, self.conv5, self.fc6, self.fc7:

@@ -8,9 +8,10 @@ def linear_classifier(num_features: int, num_classes: int) -> nn.Module:
     return nn.Linear(num_features, num_classes) if num_classes else nn.Identity()
 
 
-def conv_classifier(num_features: int, num_classes: int) -> nn.Module:
-    """The last layer of nets that average scores over positions: a 1×1 convolution, or nothing."""
-    return nn.Conv2d(num_features, num_classes, 1) if num_classes else nn.Identity()
+def check_count(name: str, value: object, *, least: int) -> None:
+    """Raises ValueError, with the option's name, unless the value is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 class Backbone(nn.Module):
@@ -46,7 +47,7 @@ class Backbone(nn.Module):
         """One module's initial parameters, as published. Where a family says nothing, torch's own stand."""
 
     def forward(self, x: Tensor) -> Tensor:
-        self.check_images(*x.shape[-3:])
+        self.check_batch(x)
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -58,7 +59,8 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def reset_classifier(self, num_classes: int) -> None:
-        """A fresh classifier for another number of classes; 0 takes it away."""
+        """A fresh classifier for another number of classes; 0 takes it away. ValueError for what is no such number."""
+        check_count("num_classes", num_classes, least=0)
         self.replace(self.classifier_name, self.make_classifier(self.num_features, num_classes))
         self.num_classes = num_classes
 
@@ -81,6 +83,12 @@ class Backbone(nn.Module):
         if small:
             self.image_size = 32
         return small
+
+    def check_batch(self, x: Tensor) -> None:
+        """Raises ValueError unless x is a batch of images that can be scored."""
+        if x.ndim != 4:
+            raise ValueError(f"{type(self).__name__} takes images (N, C, H, W), not a tensor of shape {tuple(x.shape)}")
+        self.check_images(*x.shape[1:])
 
     def check_images(self, channels: int, height: int, width: int) -> None:
         """Raises ValueError if images of this shape cannot be scored, and says which can."""

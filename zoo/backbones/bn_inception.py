@@ -3,7 +3,8 @@ appendix, Figure 5.
 
 Differs: the first 7×7 convolution is a plain one, not separable, and convolutions keep a bias beside batch norm, both
 as in the public Caffe model, whose 11.3 million parameters it has; the paper's text says 13.6. That model's poolings of
-4c and 4d project to 128 channels, the figure's (as recalled) to 96. It has no auxiliary head.
+4c and 4d project to 128 channels, the figure's (as recalled) to 96. Its poolings of stride 2 round up, those here are
+padded by one, which fits maps of any side and shifts the windows by a pixel. It has no auxiliary head.
 """
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import xavier_fan_in_
 
 
 class Conv(nn.Sequential):
@@ -89,7 +91,7 @@ class BNInception(Backbone):
     @staticmethod
     def init(module: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
-            nn.init.xavier_uniform_(module.weight)
+            xavier_fan_in_(module.weight)
             nn.init.constant_(module.bias, 0.2)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)

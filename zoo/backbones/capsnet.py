@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.backbones.backbone import Backbone
+from zoo.backbones.backbone import Backbone, check_count
 from zoo.backbones.register import BACKBONES
 from zoo.layers.capsules import CapsuleLayer, PrimaryCapsules
 
@@ -61,6 +61,7 @@ class CapsNet(Backbone):
 
     def reset_classifier(self, num_classes: int) -> None:
         """A fresh capsule for each class, and with them a fresh decoder, if it was built with one."""
+        check_count("num_classes", num_classes, least=0)
         like = next(self.parameters())
         for name, module in zip(("digits", "decoder"), self._heads(num_classes), strict=True):
             setattr(self, name, module and module.to(like.device, like.dtype).train(self.training))
@@ -77,7 +78,7 @@ class CapsNet(Backbone):
 
     def capsules(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W) → class capsules v (N, K, 16), whose lengths are the scores."""
-        self.check_images(*x.shape[-3:])
+        self.check_batch(x)
         return self.digits(self.forward_features(x))
 
     def decode(self, v: Tensor, *, keep: Tensor) -> Tensor:

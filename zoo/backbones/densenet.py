@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import he_fan_out
 
 
 class DenseLayer(nn.Module):
@@ -84,7 +85,7 @@ class Transition(nn.Sequential):
     densenet264=dict(layers=(6, 12, 64, 48)),
 )
 class DenseNet(Backbone):
-    """layers: of each of the four blocks. growth_rate: the paper's k.
+    """layers: of each of the four blocks. growth_rate: the paper's k. dropout: after each convolution but the first.
 
     memory_efficient: recompute concatenations, first norms and 1×1 convolutions in the backward pass. Eagerly those
     norms then count each batch twice in their running statistics, as torchvision's do.
@@ -93,6 +94,7 @@ class DenseNet(Backbone):
     taps = ("features.denseblock1", "features.denseblock2", "features.denseblock3", "features.denseblock4")
     classifier_name = "classifier"
     image_size = 224
+    init = staticmethod(he_fan_out)
 
     def __init__(
         self,
@@ -100,12 +102,16 @@ class DenseNet(Backbone):
         layers: tuple[int, int, int, int],
         growth_rate: int = 32,
         stem_width: int = 64,
+        dropout: float = 0.0,
         memory_efficient: bool = False,
         num_classes: int = 1000,
         in_chans: int = 3,
         stem: str = "large",
     ) -> None:
         super().__init__()
+        if len(layers) != 4 or min(*layers, growth_rate, stem_width) < 1:
+            sizes = f"layers={layers}, growth_rate={growth_rate}, stem_width={stem_width}"
+            raise ValueError(f"{sizes}: four blocks, all from 1")
         small = self.choose_stem(stem, smallest=(32, 8))
         self.num_classes, self.in_chans = num_classes, in_chans
         self.features = nn.Sequential()
@@ -116,9 +122,9 @@ class DenseNet(Backbone):
         width = stem_width
         for i, depth in enumerate(layers):
             if i > 0:  # compression by half: the C of DenseNet-BC
-                self.features.add_module(f"transition{i}", Transition(width, width // 2))
+                self.features.add_module(f"transition{i}", Transition(width, width // 2, dropout))
                 width //= 2
-            dense = (DenseLayer(width + j * growth_rate, growth_rate) for j in range(depth))
+            dense = (DenseLayer(width + j * growth_rate, growth_rate, dropout) for j in range(depth))
             self.features.add_module(f"denseblock{i + 1}", DenseBlock(*dense, memory_efficient=memory_efficient))
             width += depth * growth_rate
         self.features.norm5 = nn.BatchNorm2d(width)
@@ -127,24 +133,12 @@ class DenseNet(Backbone):
         self.classifier = linear_classifier(width, num_classes)
         self.apply(self.init)
 
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        he_fan_out(module)
-
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)
         return self.relu(self.features(x))  # (N, 1024, 7, 7)
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = features.mean((2, 3))
         return pooled if pre_logits else self.classifier(pooled)
-
-
-def he_fan_out(module: nn.Module) -> None:
-    """He et al. 2015, Delving deep into rectifiers, in the authors' reading."""
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
 
 
 def dropout_or_nothing(rate: float) -> nn.Module:

@@ -7,8 +7,9 @@ without bottleneck and compression with 16, which alone gives its 27.2 million p
 from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
-from zoo.backbones.densenet import DenseBlock, DenseLayer, Transition, dropout_or_nothing, he_fan_out
+from zoo.backbones.densenet import DenseBlock, DenseLayer, Transition, dropout_or_nothing
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import he_fan_out
 
 
 class PlainDenseLayer(nn.Module):
@@ -43,6 +44,7 @@ class CifarDenseNet(Backbone):
     classifier_name = "classifier"
     smallest = 4
     image_size = 32
+    init = staticmethod(he_fan_out)
 
     def __init__(
         self,
@@ -79,10 +81,6 @@ class CifarDenseNet(Backbone):
         self.num_features = width
         self.classifier = linear_classifier(width, num_classes)
         self.apply(self.init)
-
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        he_fan_out(module)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 32, 32)
         return self.relu(self.features(x))  # (N, num_features, 8, 8)

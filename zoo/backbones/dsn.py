@@ -8,8 +8,9 @@ loss and, in the end, without companions; the loss here is the criterion's.
 
 from torch import Tensor, nn
 
-from zoo.backbones.backbone import Backbone, conv_classifier
+from zoo.backbones.backbone import Backbone
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import xavier_fan_in_
 
 
 def perceptron(in_planes: int, *widths: int) -> nn.Sequential:
@@ -19,6 +20,11 @@ def perceptron(in_planes: int, *widths: int) -> nn.Sequential:
         layers.extend([nn.Conv2d(in_planes, width, 1), nn.ReLU(inplace=True)])
         in_planes = width
     return layers
+
+
+def conv_classifier(num_features: int, num_classes: int) -> nn.Module:
+    """The last layer: a 1×1 convolution to a map a class, or nothing where num_classes is 0."""
+    return nn.Conv2d(num_features, num_classes, 1) if num_classes else nn.Identity()
 
 
 @BACKBONES.variants(dsn={})
@@ -71,8 +77,8 @@ class DSN(Backbone):
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.05)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):  # Caffe's "xavier": by the fan-in alone
-            nn.init.kaiming_uniform_(module.weight, nonlinearity="linear")
+        elif isinstance(module, nn.Linear):
+            xavier_fan_in_(module.weight)
             nn.init.zeros_(module.bias)
 
     def hidden(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +97,7 @@ class DSN(Backbone):
         return self.classifier(features).mean((2, 3))
 
     def forward_aux(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        self.check_images(*x.shape[-3:])
+        self.check_batch(x)
         hidden = self.hidden(x)
         scores = self.forward_head(self.mlp3(hidden[-1]))
         if not self.companions:

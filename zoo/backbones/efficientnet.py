@@ -150,8 +150,9 @@ class EfficientNet(Backbone):
         super().__init__()
         if min(width, depth) <= 0:
             raise ValueError(f"width={width}, depth={depth}: factors are above 0")
-        self.num_classes, self.in_chans, self.image_size = num_classes, in_chans, image_size
+        self.num_classes, self.in_chans = num_classes, in_chans
         small = self.choose_stem(stem, smallest=(32, 8))
+        self.image_size = image_size
         self.check_images(*self.input_size)
         norm = partial(nn.BatchNorm2d, eps=bn_eps, momentum=bn_momentum)
         depths = [math.ceil(depth * layers) for *_, layers in STAGES]

@@ -106,8 +106,9 @@ class EfficientNetV2(Backbone):
         super().__init__()
         if size not in SIZES:
             raise ValueError(f"size={size!r} is not known: s, m and l are")
-        self.num_classes, self.in_chans, self.image_size = num_classes, in_chans, image_size
+        self.num_classes, self.in_chans = num_classes, in_chans
         small = self.choose_stem(stem, smallest=(32, 8))
+        self.image_size = image_size
         self.check_images(*self.input_size)
         stages = SIZES[size]
         self.taps = tuple(f"features.{i}" for i in (1, 2, 3, 5, len(stages) + 1))

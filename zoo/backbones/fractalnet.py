@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import xavier_fan_in_
 
 
 class Layer(nn.Module):
@@ -111,7 +112,9 @@ class FractalNet(Backbone):
         super().__init__()
         if len(widths) != 5 or len(dropout) != 5 or not all(0 <= rate < 1 for rate in (*dropout, drop_path)):
             raise ValueError(f"widths={widths}, dropout={dropout}, drop_path={drop_path}: five blocks, rates in [0, 1)")
-        if columns < 1 or (column is not None and not -columns <= column < columns):
+        if columns < 1:
+            raise ValueError(f"columns={columns}: a block has at least one")
+        if column is not None and not -columns <= column < columns:
             raise ValueError(f"column={column} is not one of columns={columns}")
         self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, widths[-1]
         self.drop_path, self.column = drop_path, column
@@ -125,8 +128,8 @@ class FractalNet(Backbone):
 
     @staticmethod
     def init(module: nn.Module) -> None:
-        if isinstance(module, nn.Conv2d | nn.Linear):  # Caffe's "xavier": by the fan-in alone
-            nn.init.kaiming_uniform_(module.weight, nonlinearity="linear")
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            xavier_fan_in_(module.weight)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 

@@ -3,16 +3,18 @@ Table 1.
 
 Differs: googlenet_2014 is the paper's net in the details that the text leaves open as BVLC's Caffe files have them
 (initialisation, dropout, normalisation). googlenet is torchvision's: batch norm after every convolution in place of
-local response normalisation, 3×3 where the paper has 5×5, a last pooling of 2×2, auxiliary heads that pool adaptively.
-The paper's heads do so only on maps that are not 14×14. Parameter names are torchvision's.
+local response normalisation, 3×3 where the paper has 5×5, a last pooling of 2×2, auxiliary heads that pool adaptively;
+its linear layers start as the Caffe files' all the same. The paper's heads pool so only on maps that are not 14×14.
+Parameter names are torchvision's.
 """
 
 import torch
 from torch import Tensor, nn
 
-from zoo.backbones.backbone import Backbone, linear_classifier
+from zoo.backbones.backbone import Backbone
 from zoo.backbones.register import BACKBONES
 from zoo.layers.conv_bn_relu import ConvBNReLU
+from zoo.layers.initial import truncated_normal_, xavier_fan_in_
 
 
 class ConvReLU(nn.Module):
@@ -46,6 +48,14 @@ class Inception(nn.Module):
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
+class Scores(nn.Linear):
+    """A last layer, a type of its own because its biases start at zero, those of the other layers above it."""
+
+
+def scores(num_features: int, num_classes: int) -> nn.Module:
+    return Scores(num_features, num_classes) if num_classes else nn.Identity()
+
+
 class Auxiliary(nn.Module):
     """Section 5: pooling to 4×4, 128 filters of 1×1, 1024 units, 70 % dropout, scores."""
 
@@ -58,7 +68,7 @@ class Auxiliary(nn.Module):
         self.fc1 = nn.Linear(2048, 1024)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = nn.Dropout(0.7)
-        self.fc2 = nn.Linear(1024, num_classes)
+        self.fc2 = Scores(1024, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, 14, 14)
         fits = tuple(x.shape[2:]) == (14, 14) and not self.always_shrink
@@ -82,6 +92,7 @@ class GoogLeNet(Backbone):
     image_size = 224
     num_features = 1024
     criterion = "auxiliary"
+    make_classifier = staticmethod(scores)
 
     def __init__(
         self,
@@ -121,7 +132,7 @@ class GoogLeNet(Backbone):
         self.inception5b = Inception(832, (384, 192, 384, 48, 128, 128), kernel, norm)
         self.aux1, self.aux2 = self._auxiliaries(num_classes)
         self.dropout = nn.Dropout(dropout)
-        self.fc = linear_classifier(1024, num_classes)
+        self.fc = scores(1024, num_classes)
         self.apply(self.init)
 
     def _auxiliaries(self, num_classes: int) -> tuple[nn.Module, nn.Module]:
@@ -134,10 +145,10 @@ class GoogLeNet(Backbone):
         if not isinstance(module, nn.Conv2d | nn.Linear):
             return
         if isinstance(module, nn.Conv2d) and module.bias is None:  # under batch norm: as torchvision
-            nn.init.trunc_normal_(module.weight, std=0.01)
+            truncated_normal_(module.weight, 0.01)
         else:  # as the Caffe files
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.constant_(module.bias, 0.2 if isinstance(module, nn.Conv2d) else 0.0)
+            xavier_fan_in_(module.weight)
+            nn.init.constant_(module.bias, 0.0 if isinstance(module, Scores) else 0.2)
 
     def _stages(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The maps that the two auxiliary heads and the classifier read."""
@@ -158,7 +169,7 @@ class GoogLeNet(Backbone):
 
     def forward_aux(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Scores, and those of the two auxiliary heads; an empty list if it was built without them."""
-        self.check_images(*x.shape[-3:])
+        self.check_batch(x)
         first, second, features = self._stages(x)
         has_heads = self.aux_logits and self.num_classes
         return self.forward_head(features), [self.aux1(first), self.aux2(second)] if has_heads else []

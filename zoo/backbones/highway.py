@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import xavier_fan_in_
 
 
 class HighwayConv(nn.Module):
@@ -43,9 +44,9 @@ class HighwayConv(nn.Module):
 
 
 def initialise(module: nn.Module, *, classifier_std: float) -> None:
-    """As in the authors' files. Caffe's "xavier" looks at the fan-in alone: uniform with variance 1/n."""
+    """As in the authors' files."""
     if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_uniform_(module.weight, nonlinearity="linear")
+        xavier_fan_in_(module.weight)
         nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=classifier_std)

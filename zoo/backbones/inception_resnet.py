@@ -84,6 +84,11 @@ def reduction_b(in_planes: int, first: int, second: int, third: tuple[int, int])
     )
 
 
+def check_scale(scale: tuple[float, float, float]) -> None:
+    if len(scale) != 3:
+        raise ValueError(f"scale={scale}: it is three factors, of the residuals in each stage")
+
+
 def init(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight)
@@ -105,11 +110,13 @@ class InceptionResNetV1(Backbone):
         self,
         *,
         scale: tuple[float, float, float] = (0.17, 0.1, 0.2),
+        dropout: float = 0.2,
         num_classes: int = 1000,
         in_chans: int = 3,
         stem: str = "large",
     ) -> None:
         super().__init__()
+        check_scale(scale)
         small = self.choose_stem(stem, smallest=(75, 21))
         self.num_classes, self.in_chans = num_classes, in_chans
         self.conv2d_1a = ConvBNReLU(in_chans, 32, 3, 1 if small else 2)
@@ -125,7 +132,7 @@ class InceptionResNetV1(Backbone):
         self.mixed_7a = reduction_b(896, 384, 256, (256, 256))
         self.repeat_2 = nn.Sequential(*(block8(1792, (192, 192, 192), scale[2]) for _ in range(5)))
         self.block8 = block8(1792, (192, 192, 192), 1.0, relu=False)
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(dropout)
         self.bottleneck = nn.Linear(1792, 512, bias=False)
         self.bn = nn.BatchNorm1d(512, eps=0.001)
         self.classif = linear_classifier(512, num_classes)
@@ -157,11 +164,13 @@ class InceptionResNetV2(Backbone):
         self,
         *,
         scale: tuple[float, float, float] = (0.17, 0.1, 0.2),
+        dropout: float = 0.2,
         num_classes: int = 1000,
         in_chans: int = 3,
         stem: str = "large",
     ) -> None:
         super().__init__()
+        check_scale(scale)
         small = self.choose_stem(stem, smallest=(75, 21))
         self.num_classes, self.in_chans = num_classes, in_chans
         self.conv2d_1a = ConvBNReLU(in_chans, 32, 3, 1 if small else 2)
@@ -184,7 +193,7 @@ class InceptionResNetV2(Backbone):
         self.repeat_2 = nn.Sequential(*(block8(2080, (192, 224, 256), scale[2]) for _ in range(9)))
         self.block8 = block8(2080, (192, 224, 256), 1.0, relu=False)
         self.conv2d_7b = ConvBNReLU(2080, 1536, 1)
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(dropout)
         self.classif = linear_classifier(1536, num_classes)
         self.apply(self.init)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
 from zoo.layers.conv_bn_relu import ConvBNReLU
+from zoo.layers.initial import truncated_normal_
 
 
 class InceptionA(nn.Module):
@@ -127,14 +128,12 @@ class InceptionE(nn.Module):
 
 
 class ConvReLU(nn.Sequential):
+    """Without batch norm."""
+
     def __init__(self, in_planes: int, planes: int, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_planes, planes, kernel)
         self.relu = nn.ReLU(inplace=True)
-
-
-class Scores(nn.Linear):
-    """The last layer of the auxiliary head, a type of its own because its weights start smaller than the rest's."""
 
 
 class Auxiliary(nn.Module):
@@ -146,7 +145,7 @@ class Auxiliary(nn.Module):
         self.shrink = nn.AdaptiveAvgPool2d(5)
         self.conv0 = ConvBNReLU(in_planes, 128, 1)
         self.conv1 = ConvBNReLU(128, 768, 5) if norm else ConvReLU(128, 768, 5)
-        self.fc = Scores(768, num_classes)
+        self.fc = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, 768, 17, 17)
         x = self.pool(x) if min(x.shape[2:]) >= 17 else self.shrink(x)
@@ -207,6 +206,7 @@ class InceptionV3(Backbone):
         kernel: int,
         aux_norm: bool,
         aux_logits: bool = True,
+        dropout: float = 0.5,
         num_classes: int = 1000,
         in_chans: int = 3,
         stem: str = "large",
@@ -241,7 +241,7 @@ class InceptionV3(Backbone):
         self.Mixed_7a = InceptionD(768)
         self.Mixed_7b = InceptionE(1280)
         self.Mixed_7c = InceptionE(2048)
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = nn.Dropout(dropout)
         self.fc = linear_classifier(2048, num_classes)
         self.apply(self.init)
 
@@ -251,7 +251,10 @@ class InceptionV3(Backbone):
     @staticmethod
     def init(module: nn.Module) -> None:  # as the authors' code
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.001 if isinstance(module, Scores) else 0.1)
+            truncated_normal_(module.weight, 0.1)
+        elif isinstance(module, Auxiliary):  # comes after its layers
+            truncated_normal_(module.conv1.conv.weight, 0.01)
+            truncated_normal_(module.fc.weight, 0.001)
 
     def _stages(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The maps that the auxiliary head and the classifier read."""
@@ -272,7 +275,7 @@ class InceptionV3(Backbone):
 
     def forward_aux(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Scores, and those of the auxiliary head; an empty list if it was built without one."""
-        self.check_images(*x.shape[-3:])
+        self.check_batch(x)
         middle, features = self._stages(x)
         return self.forward_head(features), [self.AuxLogits(middle)] if self.aux_logits and self.num_classes else []
 

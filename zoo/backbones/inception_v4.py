@@ -126,7 +126,9 @@ class InceptionV4(Backbone):
     image_size = 299
     num_features = 1536
 
-    def __init__(self, *, num_classes: int = 1000, in_chans: int = 3, stem: str = "large") -> None:
+    def __init__(
+        self, *, dropout: float = 0.2, num_classes: int = 1000, in_chans: int = 3, stem: str = "large"
+    ) -> None:
         super().__init__()
         small = self.choose_stem(stem, smallest=(75, 21))
         self.num_classes, self.in_chans = num_classes, in_chans
@@ -144,7 +146,7 @@ class InceptionV4(Backbone):
             reduction_b(),  # (N, 1536, 8, 8)
             *(InceptionC() for _ in range(3)),
         )
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(dropout)
         self.last_linear = linear_classifier(1536, num_classes)
         self.apply(self.init)
 

@@ -8,13 +8,11 @@ torch's eps and momentum, as in timm, where that code has TensorFlow's SAME padd
 is the side of the images given. Parameter names are those of timm's mobilenetv1_100.
 """
 
-import math
-
-import torch
 from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import truncated_normal_
 from zoo.layers.rounding import make_divisible
 
 
@@ -41,9 +39,7 @@ STAGES = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 6, 2), (1024, 2, 2))  # Ta
 def truncated_normal_init(module: nn.Module) -> None:
     """As the authors' code for all MobileNets: a normal of deviation 0.09, cut off at two deviations."""
     if isinstance(module, nn.Conv2d | nn.Linear):
-        within = math.erf(math.sqrt(2))  # the share of a normal that lies within two deviations
-        with torch.no_grad():  # the inverse of the distribution: nn.init.trunc_normal_ takes five times as long
-            module.weight.uniform_(-within, within).erfinv_().mul_(0.09 * math.sqrt(2))
+        truncated_normal_(module.weight, 0.09)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

@@ -59,8 +59,8 @@ class PReLUNet(Backbone):
         stem: str = "large",
     ) -> None:
         super().__init__()
-        if depth < 1 or not 0 <= dropout < 1:
-            raise ValueError(f"depth={depth}, dropout={dropout}: a stage has a layer at least, the rate is in [0, 1)")
+        if len(widths) != 3 or min(*widths, depth) < 1:
+            raise ValueError(f"widths={widths}, depth={depth}: three stages, all from 1")
         small = self.choose_stem(stem, smallest=(16, 4))
         self.num_classes, self.in_chans = num_classes, in_chans
         self.conv1 = nn.Conv2d(in_chans, 96, 7, 1 if small else 2, padding=3)

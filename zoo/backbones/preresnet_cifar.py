@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
 from zoo.backbones.resnet_cifar import Shortcut
+from zoo.layers.initial import he_fan_out
 
 
 class Order(NamedTuple):
@@ -190,12 +191,9 @@ class CifarPreResNet(Backbone):
 
     @staticmethod
     def init(module: nn.Module) -> None:  # as resnet-pre-act.lua
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        he_fan_out(module)
         if isinstance(module, Gate):
             nn.init.constant_(module.bias, -6)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 32, 32)
         x = self.stem_activation(self.conv1(x))  # (N, 16, 32, 32)

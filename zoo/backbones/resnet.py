@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import he_fan_out
 
 
 class BasicBlock(nn.Module):
@@ -79,6 +80,7 @@ class ResNet(Backbone):
 
     taps = ("layer1", "layer2", "layer3", "layer4")
     image_size = 224
+    init = staticmethod(he_fan_out)
 
     def __init__(
         self,
@@ -115,11 +117,6 @@ class ResNet(Backbone):
             self.add_module(f"layer{i + 1}", blocks)
         self.fc = linear_classifier(self.num_features, num_classes)
         self.apply(self.init)
-
-    @staticmethod
-    def init(module: nn.Module) -> None:
-        if isinstance(module, nn.Conv2d):  # He et al. 2015, Delving deep into rectifiers: fan-out, as fb.resnet.torch
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 224, 224)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # (N, 64, 56, 56)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
 from zoo.backbones.resnet import Bottleneck
+from zoo.layers.initial import he_fan_out
 
 
 @BACKBONES.variants(
@@ -27,6 +28,7 @@ class CifarResNeXt(Backbone):
     smallest = 4
     image_size = 32
     num_features = 1024
+    init = staticmethod(he_fan_out)
 
     def __init__(
         self, *, groups: int, width_per_group: int = 64, n: int = 3, num_classes: int = 10, in_chans: int = 3
@@ -49,13 +51,6 @@ class CifarResNeXt(Backbone):
             self.add_module(f"layer{i + 1}", blocks)
         self.fc = linear_classifier(1024, num_classes)
         self.apply(self.init)
-
-    @staticmethod
-    def init(module: nn.Module) -> None:  # as resnext.lua: fan-out, over all groups
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 32, 32)
         x = self.relu(self.bn1(self.conv1(x)))  # (N, 64, 32, 32)

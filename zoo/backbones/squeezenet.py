@@ -66,6 +66,7 @@ class SqueezeNet(Backbone):
         squeeze_ratio: float = 0.125,
         share_3x3: float = 0.5,
         bypass: str = "none",
+        dropout: float = 0.5,
         num_classes: int = 1000,
         in_chans: int = 3,
         stem: str = "large",
@@ -95,7 +96,7 @@ class SqueezeNet(Backbone):
                 taps.append(f"features.{len(self.features) - 1}")
         self.taps = (*taps, f"features.{len(self.features) - 1}")
         self.classifier = nn.Sequential(
-            nn.Dropout(0.5), class_maps(512, num_classes), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
+            nn.Dropout(dropout), class_maps(512, num_classes), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
         )
         self.apply(self.init)
 
@@ -121,6 +122,7 @@ def check_options(version: str, squeeze_ratio: float, share_3x3: float, bypass: 
     for name, value, known in ("version", version, ("1.0", "1.1")), ("bypass", bypass, ("none", "simple", "complex")):
         if value not in known:
             raise ValueError(f"{name}={value!r} is not known: {', '.join(known)}")
-    for name, value in ("squeeze_ratio", squeeze_ratio), ("share_3x3", share_3x3):
-        if not 0 < value < 1:
-            raise ValueError(f"{name}={value} is not possible: it must be between 0 and 1")
+    if not 0 < squeeze_ratio <= 1:
+        raise ValueError(f"squeeze_ratio={squeeze_ratio} is not possible: it must be above 0 and at most 1")
+    if not 0 < share_3x3 < 1:
+        raise ValueError(f"share_3x3={share_3x3} is not possible: it must be above 0 and below 1")

@@ -43,6 +43,7 @@ class VGG(Backbone):
         depths: tuple[int, int, int, int, int],
         norm: str = "none",
         last_kernel: int = 3,
+        dropout: float = 0.5,
         num_classes: int = 1000,
         in_chans: int = 3,
         stem: str = "large",
@@ -50,6 +51,8 @@ class VGG(Backbone):
         super().__init__()
         if norm not in ("none", "batch", "lrn"):
             raise ValueError(f"norm={norm!r} is not known: none, batch, lrn")
+        if len(depths) != 5 or min(depths) < 1 or last_kernel not in (1, 3):
+            raise ValueError(f"depths={depths}, last_kernel={last_kernel}: five stages, all from 1, a kernel of 1 or 3")
         small = self.choose_stem(stem, smallest=(32, 16))
         self.num_classes, self.in_chans = num_classes, in_chans
         self.features, poolings = nn.Sequential(), []
@@ -65,10 +68,10 @@ class VGG(Backbone):
         self.classifier = nn.Sequential(
             nn.Linear(512 * side * side, 4096),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             nn.Linear(4096, 4096),
             nn.ReLU(inplace=True),
-            nn.Dropout(0.5),
+            nn.Dropout(dropout),
             linear_classifier(4096, num_classes),
         )
         self.apply(self.init)

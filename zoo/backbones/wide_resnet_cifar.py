@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
 from zoo.backbones.register import BACKBONES
+from zoo.layers.initial import he_fan_out
 
 
 class WideBlock(nn.Module):
@@ -50,6 +51,7 @@ class CifarWideResNet(Backbone):
     classifier_name = "linear"
     smallest = 4
     image_size = 32
+    init = staticmethod(he_fan_out)
 
     def __init__(self, *, depth: int, k: int, dropout: float = 0.0, num_classes: int = 10, in_chans: int = 3) -> None:
         super().__init__()
@@ -69,13 +71,6 @@ class CifarWideResNet(Backbone):
         self.relu = nn.ReLU(inplace=True)
         self.linear = linear_classifier(64 * k, num_classes)
         self.apply(self.init)
-
-    @staticmethod
-    def init(module: nn.Module) -> None:  # as wide-resnet.lua: fan-out
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:  # (N, C, 32, 32)
         x = self.conv1(x)  # (N, 16, 32, 32)

@@ -165,11 +165,11 @@ def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., A
 
 
 def optimizer(node: DictConfig) -> Callable[[nn.Module], Optimizer]:
-    """The node's _target_ over a model's parameter groups; `decay_norms` says which of them decay."""
+    """The node's _target_ over a model's parameter groups; `decay_norms` and `decay_depthwise` say which decay."""
     options = OmegaConf.to_container(node, resolve=True)
-    decay_norms = options.pop("decay_norms", False)
+    decay = {key: options.pop(key) for key in ("decay_norms", "decay_depthwise") if key in options}
     build = target(options, Optimizer)
-    return lambda model: build(parameter_groups(model, decay_norms=decay_norms))
+    return lambda model: build(parameter_groups(model, **decay))
 
 
 def device(accelerator: str) -> torch.device:
