@@ -3,8 +3,9 @@ and 2; …_minimal: the nets of the authors' code without squeeze-and-excitation
 
 Differs: padding is symmetric, as in torchvision, where the authors' code has TensorFlow's SAME padding. Widths below 1
 keep the channels of the layer before the last, and an expansion multiplies the channels that come in, after they were
-rounded, as in timm. The small net is the final paper's, of 56 million multiply-adds; its first version had 66. Initial
-weights are those of the authors' code. Batch norm's eps and momentum and the parameter names are torchvision's.
+rounded, as in timm. Table 2 marks squeeze-and-excitation on the small net's last 1×1 convolution too, which no release
+has. The small net is the final paper's, of 56 million multiply-adds; its first version had 66. Initial weights are
+those of the authors' code. Batch norm's eps and momentum and the parameter names are torchvision's.
 """
 
 from collections.abc import Callable
