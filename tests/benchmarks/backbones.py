@@ -45,6 +45,13 @@ TIMM = {  # what torchvision has not: timm's name, and its options that make it 
     },
 }
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+MOST = {
+    "ratio": 1.10,
+    "over itself": 0.05,
+    "mean": 1.02,
+    "memory": 1.02,
+    "build": 1.5,
+}  # times the peer's
 SAMPLE = 0.05  # seconds: the least that one figure is measured over; faster nets are called several times
 
 
@@ -170,7 +177,19 @@ def speed(names: list[str], args: argparse.Namespace) -> dict[str, Any]:
             means[f"{mode}, {layout}"] = mean
             shown = f"{mean['ratio']:.3f}", f"{mean['self_ratio']:.3f}"
             print(line("geometric mean", mode, layout, "", "", *shown))
+    verdict(
+        [
+            f"{row['name']}, {row['mode']}, {row['layout']}"
+            for row in found
+            if row["ratio"] > min(MOST["ratio"], row["self_ratio"] + MOST["over itself"])
+        ]
+        + [f"the mean of {key}" for key, mean in means.items() if mean["ratio"] > MOST["mean"]]
+    )
     return {"speed": found, "geometric_means": means}
+
+
+def verdict(over: list[str]) -> None:
+    print("over its limit: " + "; ".join(over) if over else "all are within their limits")
 
 
 def resident(field: str) -> int:
@@ -203,13 +222,8 @@ def memory(names: list[str], args: argparse.Namespace) -> dict[str, Any]:
     print(line("net", "layout", "ours, MB", "peer, MB", "ratio"))
     for name in names:
         for layout in args.layout:
-            options = [
-                "--layout",
-                layout,
-                "--batch",
-                str(args.batch),
-                *(["--size", str(args.size)] if args.size else []),
-            ]
+            size = ["--size", str(args.size)] if args.size else []
+            options = ["--layout", layout, "--batch", str(args.batch), *size]
             row: dict[str, Any] = {"name": name, "layout": layout}
             for who in "ours", "peer":
                 command = [sys.executable, __file__, name, *options, "--step", who]
@@ -224,6 +238,7 @@ def memory(names: list[str], args: argparse.Namespace) -> dict[str, Any]:
             sys.stdout.flush()
     mean = statistics.geometric_mean(row["ratio"] for row in found)
     print(line("geometric mean", "", "", "", f"{mean:.3f}"))
+    verdict([f"{row['name']}, {row['layout']}" for row in found if row["ratio"] > MOST["memory"]])
     return {"memory": found, "geometric_mean": mean}
 
 
@@ -237,6 +252,7 @@ def build(names: list[str], args: argparse.Namespace) -> dict[str, Any]:
         found.append(row)
         mine, theirs = (f"{1e3 * row['seconds'][key]:.1f}" for key in ("ours", "peer"))
         print(line(name, mine, theirs, f"{row['ratio']:.3f}", f"{row['self_ratio']:.3f}"))
+    verdict([row["name"] for row in found if row["ratio"] > MOST["build"]])
     return {"build": found}
 
 
