@@ -48,7 +48,8 @@ def test_everything_that_an_experiment_says_survives_composition(name: str):
 
 def test_the_readme_names_every_experiment_with_or_without_its_data():
     words = set(re.findall(r"\w+", (ROOT / "README.md").read_text()))
-    assert [name for name in EXPERIMENTS if name not in words and name.rpartition("_")[0] not in words] == []
+    unnamed = [name for name in EXPERIMENTS if name not in words and name.rpartition("_")[0] not in words]
+    assert [name for name in unnamed if name.removeprefix("digits_") not in words] == []
 
 
 @pytest.mark.parametrize(("backbone", "criterion"), [("resnet20", "supervised"), ("capsnet", "capsule")])
