@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import zoo
 from zoo.layers.capsules import CapsuleLayer, PrimaryCapsules, dynamic_routing, squash
+from zoo.layers.conv_bn_act import conv_bn_act
 from zoo.layers.spatial_transformer import SpatialTransformer
 
 
@@ -211,3 +213,45 @@ def test_a_new_transformer_is_the_identity_whatever_its_localisation_says():
     v, theta = warp(u)
     assert theta.tolist() == [[[1, 0, 0], [0, 1, 0]]] * 2
     torch.testing.assert_close(v, u, rtol=0, atol=1e-5)
+
+
+def same(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """TensorFlow's definition: ceil(side / stride) positions, the zeros they lack shared, an odd one at the end."""
+    kernel, pads = weight.shape[-1], []
+    for side in x.shape[:1:-1]:  # F.pad begins with the last dimension
+        lacking = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+        pads += [lacking // 2, lacking - lacking // 2]
+    return F.conv2d(F.pad(x, pads), weight, stride=stride)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (5, 1), (3, 2), (5, 2)])
+@pytest.mark.parametrize("sides", [(8, 8), (9, 7), (6, 9), (1, 2)], ids=str)
+def test_same_padding_is_tensorflows(kernel, stride, sides):
+    step = conv_bn_act(2, 3, kernel, stride, padding="same", norm=lambda channels: nn.Identity(), activation=None)
+    x = torch.randn(2, 2, *sides, dtype=torch.float64)
+    torch.testing.assert_close(step.double()(x), same(x, step[0].weight, stride))
+
+
+def test_same_padding_differs_from_symmetric_only_where_a_stride_of_2_meets_an_even_side():
+    for kernel, stride, side in (3, 1, 8), (5, 1, 8), (3, 2, 9), (5, 2, 9), (3, 2, 8), (5, 2, 8):
+        steps = [
+            conv_bn_act(1, 1, kernel, stride, padding=padding, norm=lambda channels: nn.Identity(), activation=None)
+            for padding in ("symmetric", "same")
+        ]
+        steps[1].load_state_dict(steps[0].state_dict())
+        x = torch.randn(1, 1, side, side)
+        y, other = (step(x) for step in steps)
+        assert y.shape == other.shape
+        assert torch.allclose(y, other, atol=1e-6) == (stride == 1 or side % 2 == 1)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "efficientnet_v2_s"])
+def test_a_padding_of_another_name_is_refused(name):
+    with pytest.raises(ValueError, match="padding='valid' is not known: symmetric is torchvision's, same"):
+        zoo.create_model(name, padding="valid")
+
+
+def test_the_widths_whose_only_weights_are_tensorflows_have_same_padding():
+    for name in zoo.list_models("mobilenet_v3_*") + zoo.list_models("efficientnet_v2_*"):
+        tensorflows = name.endswith(("_075", "_minimal"))
+        assert zoo.BACKBONES[name].options["padding"] == ("same" if tensorflows else "symmetric"), name

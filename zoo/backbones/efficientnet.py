@@ -68,11 +68,12 @@ class MBConv(nn.Module):
         stride: int,
         expansion: int,
         *,
+        padding: str = "symmetric",
         norm: Callable[[int], nn.Module],
         drop_path: float,
     ) -> None:
         super().__init__()
-        step = partial(conv_bn_act, norm=norm)
+        step = partial(conv_bn_act, padding=padding, norm=norm)
         width = in_channels * expansion
         expand = [] if expansion == 1 else [step(in_channels, width, 1, activation=nn.SiLU)]
         self.block = nn.Sequential(

@@ -10,7 +10,6 @@ of timm's tf_efficientnet_lite0 to 4.
 import math
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.backbones.backbone import Backbone, linear_classifier
@@ -18,28 +17,10 @@ from zoo.backbones.efficientnet import STAGES, fan_out_init
 from zoo.backbones.register import BACKBONES
 from zoo.layers.drop_path import DropPath, rising_rates
 from zoo.layers.rounding import make_divisible
+from zoo.layers.same_padding import same_conv
 
 norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 relu6 = partial(nn.ReLU6, inplace=True)
-
-
-class HalvingConv2d(nn.Conv2d):
-    """Stride 2 with SAME padding: the side becomes its half, rounded up. An odd row of zeros goes below or right."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, groups: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, 2, groups=groups, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        rows, columns = (self.kernel_size[0] - 2 + side % 2 for side in (height, width))
-        return super().forward(F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)))
-
-
-def same_conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1) -> nn.Conv2d:
-    """With stride 1 SAME padding is symmetric, and the convolution's own."""
-    if stride == 2:
-        return HalvingConv2d(in_channels, out_channels, kernel_size, groups=groups)
-    return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups, bias=False)
 
 
 class DepthwiseSeparable(nn.Module):

@@ -1,8 +1,8 @@
 """Tan, Le 2021, EfficientNetV2: Smaller models and faster training, Table 4.
 
-Differs: padding is symmetric and batch norm has momentum 0.1, as in torchvision, where the authors have TensorFlow's
-SAME padding and 0.01. The large net has 118.5 million parameters, where the paper prints 120. Initial weights are those
-of the authors' code. Parameter names are torchvision's.
+Differs: padding is symmetric, unless padding=same, and batch norm has momentum 0.1, as in torchvision, where the
+authors have TensorFlow's SAME padding and 0.01. The large net has 118.5 million parameters, where the paper prints 120.
+Initial weights are those of the authors' code. Parameter names are torchvision's.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from zoo.backbones.efficientnet import MBConv, fan_out_init
 from zoo.backbones.register import BACKBONES
 from zoo.layers.conv_bn_act import conv_bn_act
 from zoo.layers.drop_path import DropPath, rising_rates
+from zoo.layers.same_padding import check_padding
 
 norm = partial(nn.BatchNorm2d, eps=1e-3)
 
@@ -30,11 +31,12 @@ class FusedMBConv(nn.Module):
         stride: int,
         expansion: int,
         *,
+        padding: str,
         norm: Callable[[int], nn.Module],
         drop_path: float,
     ) -> None:
         super().__init__()
-        step = partial(conv_bn_act, norm=norm)
+        step = partial(conv_bn_act, padding=padding, norm=norm)
         width = out_channels if expansion == 1 else in_channels * expansion
         self.block = nn.Sequential(step(in_channels, width, kernel_size, stride, activation=nn.SiLU))
         if expansion != 1:
@@ -85,7 +87,8 @@ SIZES = {"s": SMALL, "m": MEDIUM, "l": LARGE}
 class EfficientNetV2(Backbone):
     """size: "s", "m" or "l". image_size: the side that it is evaluated at; other sides work too.
 
-    drop_path: what the probability that an image goes without a block grows to, from 0 at the first.
+    drop_path: what the probability that an image goes without a block grows to, from 0 at the first. padding:
+    "symmetric", or "same" for the weights of the authors, as timm's tf_efficientnetv2_*.
     """
 
     classifier_name = "classifier.1"
@@ -99,6 +102,7 @@ class EfficientNetV2(Backbone):
         image_size: int,
         dropout: float,
         drop_path: float = 0.2,
+        padding: str = "symmetric",
         num_classes: int = 1000,
         in_chans: int = 3,
         stem: str = "large",
@@ -106,6 +110,7 @@ class EfficientNetV2(Backbone):
         super().__init__()
         if size not in SIZES:
             raise ValueError(f"size={size!r} is not known: s, m and l are")
+        check_padding(padding)
         self.num_classes, self.in_chans = num_classes, in_chans
         small = self.choose_stem(stem, smallest=(32, 8))
         self.image_size = image_size
@@ -113,16 +118,17 @@ class EfficientNetV2(Backbone):
         stages = SIZES[size]
         self.taps = tuple(f"features.{i}" for i in (1, 2, 3, 5, len(stages) + 1))
         rates = iter(rising_rates(drop_path, sum(layers for *_, layers in stages)))
-        channels, stem_stride = stages[0][3], 1 if small else 2
-        self.features = nn.Sequential(conv_bn_act(in_chans, channels, 3, stem_stride, norm=norm, activation=nn.SiLU))
+        channels, common = stages[0][3], {"padding": padding, "norm": norm}
+        step = partial(conv_bn_act, **common, activation=nn.SiLU)
+        self.features = nn.Sequential(step(in_chans, channels, 3, 1 if small else 2))
         for i, (block, expansion, first, planes, layers) in enumerate(stages):
             stage = nn.Sequential()
             for j in range(layers):
                 stride = first if j == 0 and not (small and i == 1) else 1
-                stage.append(block(channels, planes, 3, stride, expansion, norm=norm, drop_path=next(rates)))
+                stage.append(block(channels, planes, 3, stride, expansion, **common, drop_path=next(rates)))
                 channels = planes
             self.features.append(stage)
-        self.features.append(conv_bn_act(channels, 1280, 1, norm=norm, activation=nn.SiLU))
+        self.features.append(step(channels, 1280, 1))
         self.classifier = nn.Sequential(nn.Dropout(dropout), linear_classifier(1280, num_classes))
         self.apply(self.init)
 

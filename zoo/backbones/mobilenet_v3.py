@@ -1,11 +1,12 @@
 """Howard, Sandler, Chu, Chen, Chen, Tan, Wang, Zhu, Pang, Vasudevan, Le, Adam 2019, Searching for MobileNetV3, Tables 1
 and 2; …_minimal: the nets of the authors' code without squeeze-and-excitation, 5×5 filters and h-swish.
 
-Differs: padding is symmetric, as in torchvision, where the authors' code has TensorFlow's SAME padding. Widths below 1
-keep the channels of the layer before the last, and an expansion multiplies the channels that come in, after they were
-rounded, as in timm. Table 2 marks squeeze-and-excitation on the small net's last 1×1 convolution too, which no release
-has. The small net is the final paper's, of 56 million multiply-adds; its first version had 66. Initial weights are
-those of the authors' code. Batch norm's eps and momentum and the parameter names are torchvision's.
+Differs: padding is symmetric, as in torchvision, where the authors' code has TensorFlow's SAME padding; …_075 and
+…_minimal have SAME padding too, since the authors' weights are the only ones released. Widths below 1 keep the channels
+of the layer before the last, and an expansion multiplies the channels that come in, after they were rounded, as in
+timm. Table 2 marks squeeze-and-excitation on the small net's last 1×1 convolution too, which no release has. The small
+net is the final paper's, of 56 million multiply-adds; its first version had 66. Initial weights are those of the
+authors' code. Batch norm's eps and momentum and the parameter names are torchvision's.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from zoo.backbones.mobilenet_v1 import truncated_normal_init
 from zoo.backbones.register import BACKBONES
 from zoo.layers.conv_bn_act import conv_bn_act
 from zoo.layers.rounding import make_divisible
+from zoo.layers.same_padding import check_padding
 from zoo.layers.squeeze_excitation import SqueezeExcitation
 
 relu = partial(nn.ReLU, inplace=True)
@@ -36,10 +38,11 @@ class Bneck(nn.Module):
         stride: int,
         *,
         se: bool,
+        padding: str,
         activation: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
-        step = partial(conv_bn_act, norm=norm)
+        step = partial(conv_bn_act, padding=padding, norm=norm)
         self.block = nn.Sequential()
         if expanded != in_channels:
             self.block.append(step(in_channels, expanded, 1, activation=activation))
@@ -94,14 +97,17 @@ SIZES = {  # blocks, width of the layer before the last, where the stages end
 
 @BACKBONES.variants(
     mobilenet_v3_large=dict(size="large"),
-    mobilenet_v3_large_075=dict(size="large", width=0.75),
-    mobilenet_v3_large_minimal=dict(size="large", minimal=True),
+    mobilenet_v3_large_075=dict(size="large", width=0.75, padding="same"),
+    mobilenet_v3_large_minimal=dict(size="large", minimal=True, padding="same"),
     mobilenet_v3_small=dict(size="small"),
-    mobilenet_v3_small_075=dict(size="small", width=0.75),
-    mobilenet_v3_small_minimal=dict(size="small", minimal=True),
+    mobilenet_v3_small_075=dict(size="small", width=0.75, padding="same"),
+    mobilenet_v3_small_minimal=dict(size="small", minimal=True, padding="same"),
 )
 class MobileNetV3(Backbone):
-    """size: "large" or "small". width: multiplies channels. minimal: 3×3 filters, ReLU, nothing squeezed."""
+    """size: "large" or "small". width: multiplies channels. minimal: 3×3 filters, ReLU, nothing squeezed.
+
+    padding: "symmetric", or "same" for the weights of the authors, as timm's tf_mobilenetv3_*.
+    """
 
     classifier_name = "classifier.3"
     image_size = 224
@@ -113,6 +119,7 @@ class MobileNetV3(Backbone):
         size: str,
         width: float = 1.0,
         minimal: bool = False,
+        padding: str = "symmetric",
         dropout: float = 0.2,
         num_classes: int = 1000,
         in_chans: int = 3,
@@ -121,6 +128,7 @@ class MobileNetV3(Backbone):
         super().__init__()
         if size not in SIZES or width <= 0:
             raise ValueError(f"size={size!r}, width={width}: known sizes are large and small, a width is above 0")
+        check_padding(padding)
         small = self.choose_stem(stem, smallest=(32, 8))
         self.num_classes, self.in_chans = num_classes, in_chans
         rows, last, ends = SIZES[size]
@@ -128,18 +136,17 @@ class MobileNetV3(Backbone):
         self.num_features = make_divisible(last * max(1.0, width))
         activation = relu if minimal else nn.Hardswish
         base, channels = 16, make_divisible(16 * width)
-        stem_stride = 1 if small else 2
-        self.features = nn.Sequential(conv_bn_act(in_chans, channels, 3, stem_stride, norm=norm, activation=activation))
+        step = partial(conv_bn_act, padding=padding, norm=norm, activation=activation)
+        self.features = nn.Sequential(step(in_chans, channels, 3, 1 if small else 2))
         for kernel, expanded, planes, se, hs, stride in rows:
             if small and stride == 2:
                 small, stride = False, 1  # only the first
-            sizes = channels, make_divisible(channels * expanded / base), make_divisible(planes * width)
-            inner = activation if hs else relu
-            block = Bneck(*sizes, 3 if minimal else kernel, stride, se=se and not minimal, activation=inner)
-            self.features.append(block)
-            base, channels = planes, sizes[2]
+            widths = channels, make_divisible(channels * expanded / base), make_divisible(planes * width)
+            options = {"se": se and not minimal, "padding": padding, "activation": activation if hs else relu}
+            self.features.append(Bneck(*widths, 3 if minimal else kernel, stride, **options))
+            base, channels = planes, widths[2]
         wide = 6 * channels
-        self.features.append(conv_bn_act(channels, wide, 1, norm=norm, activation=activation))
+        self.features.append(step(channels, wide, 1))
         self.classifier = nn.Sequential(
             nn.Linear(wide, self.num_features),
             activation(),
