@@ -1,6 +1,7 @@
 """Train a backbone: python train.py backbone=capsnet data=mnist optimizer.lr=1e-3 (--help lists the groups)."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,27 +20,32 @@ def train(cfg: DictConfig, folder: Path) -> None:
     from zoo.classifier import Classifier
     from zoo.criteria import CRITERIA, check_serves
     from zoo.data import create_data
+    from zoo.files import checkpoint_file
     from zoo.pictures import PICTURES, applicable
     from zoo.probes.accuracy import accuracy
     from zoo.report import results
-    from zoo.weights import checkpoint_file
 
     config.quiet()
     seed_everything(cfg.seed, verbose=False)
+    begun = config.start(cfg)
     data = create_data(**cfg.data, augment=cfg.augment)
-    config.fill(cfg, data)
-    backbone = create_model(**cfg.backbone)
+    config.fill(cfg, data, begun.preprocess)
+    backbone = create_model(**cfg.backbone, **begun.arguments)
     backbone.check_images(data.in_chans, data.image_size, data.image_size)
     check_serves(cfg.criterion.name, backbone, cfg.backbone.name, cfg.criterion)
     plain = OmegaConf.to_container(cfg)
-    card = {"backbone": plain["backbone"], "mean": data.mean, "std": data.std, "classes": list(data.classes)}
     classifier = Classifier(
         on_pixels(backbone, mean=data.mean, std=data.std),
         data,
         cfg.criterion,
         optimizer=config.optimizer(cfg.optimizer),
         schedule=config.target(cfg.schedule),
-        card={**card, "config": plain, "choices": config.choices()},
+        card={
+            "backbone": plain["backbone"],
+            "preprocess": asdict(data.preprocess),
+            "config": plain,
+            "choices": config.choices(),
+        },
     )
     callbacks = [config.target(node, Callback)() for node in cfg.callbacks.values()]
     for callback in callbacks:

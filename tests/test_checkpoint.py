@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo import weights
+from zoo import files
 from zoo.checkpoint import WholeCheckpoints, random_states, restore_random_states, write
 
 FORKED = multiprocessing.get_context("fork")  # the child has torch already: it writes within milliseconds
@@ -64,17 +64,17 @@ def names(path: Path) -> list[str]:
 def test_what_was_written_is_read_again_and_lies_there_with_its_sidecar_alone(path: Path):
     write(path, content(1))
     write(path, content(2))
-    assert step_of(weights.read(path)) == 2
+    assert step_of(files.read(path)) == 2
     assert names(path) == ["last.ckpt", "last.ckpt.sha256"]
 
 
 def test_the_sidecar_names_the_new_hash_and_the_one_before(path: Path):
     write(path, content(1))
     first = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert weights.sidecar(path).read_text() == f"new {first}\n"
+    assert files.sidecar(path).read_text() == f"new {first}\n"
     write(path, content(2))
     second = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert weights.sidecar(path).read_text() == f"new {second}\nprevious {first}\n"
+    assert files.sidecar(path).read_text() == f"new {second}\nprevious {first}\n"
 
 
 def test_a_checkpoint_of_which_one_bit_was_turned_is_refused(path: Path):
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_which_one_bit_was_turned_is_refused(path: Path):
     damaged[len(damaged) // 2] ^= 1
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match=f"{path} is damaged: its SHA-256 is not the one in last.ckpt.sha256"):
-        weights.read(path)
+        files.read(path)
 
 
 def die_before(count: int, path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_kill_between_any_two_changes_of_files_leaves_the_old_checkpoint_or_th
         write(path, content(1))
         code = in_child(die_before, len(found), path)
         assert code in (0, -signal.SIGKILL)
-        found.append(step_of(weights.read(path)))
+        found.append(step_of(files.read(path)))
     assert len(found) > 8
     assert found == sorted(found)
     assert (found[0], found[-1]) == (1, 2)
@@ -137,7 +137,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_no_older_than_the_last_t
         with contextlib.suppress(EOFError):
             while True:
                 done = receive.recv()
-        step = step_of(weights.read(path))
+        step = step_of(files.read(path))
         assert done <= step <= done + 1
 
 
@@ -184,7 +184,7 @@ def test_a_write_that_is_stopped_while_flushing_leaves_the_old_file_and_no_tempo
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(type(stopped)):
         write(path, content(2))
-    assert step_of(weights.read(path)) == 1
+    assert step_of(files.read(path)) == 1
     assert names(path) == ["last.ckpt", "last.ckpt.sha256"]
 
 
@@ -240,5 +240,5 @@ def test_restored_random_states_go_on_with_the_same_draws(path: Path):
     expected = [drawn() for _ in range(3)]
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     assert drawn() != expected[0]
-    restore_random_states(weights.read(path)["random"])
+    restore_random_states(files.read(path)["random"])
     assert [drawn() for _ in range(3)] == expected

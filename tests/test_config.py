@@ -177,11 +177,6 @@ def test_a_file_where_the_output_folder_should_be_is_named(run: Run, tmp_path: P
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_evaluate_asks_for_its_checkpoint(run: Run):
-    ended = run("evaluate")
-    assert (ended.code, ended.err) == (1, "error: checkpoint must be given\n")
-
-
 def test_a_gpu_that_is_not_there_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     ended = run("train", *SMALL, "trainer=gpu", f"hydra.run.dir={tmp_path}")

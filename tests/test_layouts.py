@@ -1,6 +1,7 @@
 """Others' names for a net's weights become ours, and the net then says what theirs says."""
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import pytest
@@ -204,3 +205,11 @@ def test_the_packages_weights_are_those_of_the_source_and_know_real_images(name,
         with torch.no_grad():
             right += model(((x - mean) / std)[None]).argmax().item() == wnids.index(folder.name)
     assert right >= 0.75 * len(folders), f"{right} of {len(folders)}"
+
+
+def test_a_densenet_takes_torchvisions_released_names_which_are_older_than_its_own():
+    model = zoo.create_model("densenet121", num_classes=7, stem="small")
+    own = model.state_dict()
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key): value for key, value in own.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    assert rename(old, model).keys() == own.keys()

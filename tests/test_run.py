@@ -83,7 +83,7 @@ def test_evaluate_refuses_data_of_other_classes(trained: Path, run: Run, tmp_pat
     ended = run("evaluate", f"checkpoint={trained}", "data.classes=3", f"hydra.run.dir={tmp_path / 'out'}")
     assert ended.code == 1
     assert "has 3 classes" in ended.err
-    assert "the checkpoint 4" in ended.err
+    assert "the model 4" in ended.err
 
 
 def test_a_checkpoint_is_a_model_on_pixels_with_classes_and_config(trained: Path):

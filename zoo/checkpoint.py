@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from zoo import weights
+from zoo import fetch, files
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -22,10 +22,10 @@ class WholeCheckpoints(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return weights.read(path)
+        return files.read(path)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        for file in weights.sidecar(Path(path)), Path(path):
+        for file in files.sidecar(Path(path)), Path(path):
             file.unlink(missing_ok=True)
 
 
@@ -43,10 +43,10 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
-        lines = [f"new {weights.digest(fresh)}"]
+        lines = [f"new {fetch.digest(fresh)}"]
         if path.is_file():
-            lines.append(f"previous {weights.digest(path)}")
-        replace(weights.sidecar(path), "\n".join(lines) + "\n")
+            lines.append(f"previous {fetch.digest(path)}")
+        replace(files.sidecar(path), "\n".join(lines) + "\n")
         fresh.replace(path)
         sync_folder(path.parent)
     except BaseException as error:

@@ -11,11 +11,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo import checkpoint
+from zoo.bundle import FORMAT
 from zoo.criteria import CRITERIA, Outcome
 from zoo.data import Batches, ImageData
 from zoo.metrics import Totals
 from zoo.pixels import OnPixels, see_through
-from zoo.weights import FORMAT
 
 
 class Classifier(LightningModule):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from zoo.backbones.backbone import Backbone
+from zoo.backbones.densenet import DenseNet
 from zoo.backbones.efficientnet import EfficientNet
 from zoo.backbones.efficientnet_lite import EfficientNetLite
 from zoo.backbones.efficientnet_v2 import EfficientNetV2
@@ -101,6 +102,8 @@ def rename(state: Mapping[str, Tensor], model: Backbone) -> dict[str, Tensor]:
     the model becomes its matrix.
     """
     own = model.state_dict()
+    if isinstance(model, DenseNet):  # torchvision's files are older than its names
+        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): state[key] for key in state}
     if state.keys() <= own.keys():
         return dict(state)
     ours = [name for name in parents(own) if name != model.classifier_name]

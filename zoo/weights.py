@@ -1,24 +1,27 @@
-"""Name or file → checked state dict → model. The only loader; it never runs code that a file holds."""
+"""Name, file, folder or URL → checked state dict → model. The only loader; it never runs code that a file holds."""
 
-import hashlib
-import pickletools
-import re
-import warnings
-import zipfile
+import json
+import logging
+import os
+import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from zoo import sources
 from zoo.backbones import BACKBONES, Backbone
 from zoo.backbones.backbone import check_count
-from zoo.pixels import OnPixels, on_pixels
+from zoo.bundle import CONFIG, FORMAT, WEIGHTS, Bundle, check_card, opened, preprocess_in
+from zoo.fetch import digest
+from zoo.files import checkpoint_file, read
+from zoo.fit import LoadReport, fit, state_dict
+from zoo.pixels import OnPixels, bare, on_pixels, preprocessing
 
-FORMAT = 1  # of what train.py saves under "zoo"; a file with a higher number is from a newer version
-CONTAINERS = ("state_dict", "model")  # where others keep the state dict in their files
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")  # what wrappers put before the names
+# options that change neither the names nor the scores of a net that is only looked at
+TRAINING = ("num_classes", "in_chans", "aux_logits", "dropout", "drop_path", "bn_momentum", "memory_efficient")
+
+logger = logging.getLogger(__name__)
 
 
 def create_model(
@@ -32,20 +35,84 @@ def create_model(
 ) -> Backbone:
     """The bare backbone of a registered name, in train mode.
 
-    num_classes: None for the variant's own, 0 for pooled features instead of scores. in_chans: None for its own.
-    checkpoint_path: a file with its weights, which must fit. options: the constructor's other arguments.
-    Raises ValueError for an unknown name or weights that do not fit, TypeError for an unknown option.
+    pretrained: True for the default of `model_info(name).weights`, or one of these tags; what the weights were trained
+    to see becomes the model's `preprocess`. num_classes: None for the variant's own, 0 for pooled features instead of
+    scores. in_chans: None for its own. checkpoint_path: whatever `load_weights` takes; the constructor's options that
+    are told there are defaults. options: the constructor's others.
+    Weights of other numbers of classes or channels are adapted, which is logged: `load_weights` says how.
+    Raises ValueError for an unknown name or tag, or weights that do not fit, TypeError for an unknown option, OSError
+    if weights cannot be had.
     """
-    if pretrained:
-        raise ValueError(f"no pretrained weights are known for {name!r}; checkpoint_path= takes a file of your own")
-    counts = {"num_classes": num_classes, "in_chans": in_chans}
-    given = {key: value for key, value in counts.items() if value is not None}
+    entry = BACKBONES[name]
+    if pretrained and checkpoint_path is not None:
+        raise ValueError(f"pretrained={pretrained} and checkpoint_path={checkpoint_path} both name weights: give one")
+    given = {"num_classes": num_classes, "in_chans": in_chans}
+    given = {key: value for key, value in given.items() if value is not None}
     for key, value in given.items():
         check_count(key, value, least=0 if key == "num_classes" else 1)
-    model = BACKBONES.build(name, **given, **options)
-    if checkpoint_path is not None:
-        load_state(model, state_dict(read(checkpoint_path)), source=str(checkpoint_path))
+    entry.complete(options)  # refuses what it does not know, before anything is fetched
+    source = sources.source(name, pretrained) if pretrained else None
+    bundle = opened(checkpoint_path) if checkpoint_path is not None else None
+    for key, needed in (source.options if source else {}).items():
+        if options.setdefault(key, needed) != needed:
+            raise ValueError(f"{key}={options[key]}, but the weights {source.tag} of {name} need {key}={needed}")
+    if bundle is not None:
+        options = {**told_options(bundle, name), **options}
+    model = entry.builder(**entry.complete({**given, **options}))
+    model.built_as = {"name": name, **options}
+    if source is not None:
+        put(model, replace(opened(source.url, source.sha256), preprocess=source.preprocess))
+    elif bundle is not None:
+        put(model, bundle)
     return model
+
+
+def told_options(bundle: Bundle, name: str) -> dict[str, Any]:
+    """The constructor's options that a bundle tells, of a net of this name, and that its scores depend on."""
+    told = bundle.built_as or {}
+    telling = {key: told[key] for key in told if told["name"] == name and key not in ("name", *TRAINING)}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in telling.items()}  # as of JSON
+
+
+def load_weights(
+    model: Backbone | OnPixels, source: Mapping[str, Any] | str | Path, *, strict: bool = True, sha256: str = ""
+) -> LoadReport:
+    """Loads weights into a model, or raises and leaves it as it was.
+
+    source: a state dict; a file (.pth, .pt, .th, .ckpt … or .safetensors); a run's folder, or one of save_pretrained;
+    `https://…`, with `#sha256=…` if its hash is known; or `hf-hub:organisation/name`, with `@revision` if it matters.
+    Containers, wrappers' prefixes and the names of foreign layouts are seen through. What a file or folder tells of the
+    pixels that it was trained on becomes the model's `preprocess`; where it tells nothing that becomes None.
+    Adapted, and logged as warnings, are: layers whose rows are classes, where the numbers of classes differ (those of
+    the model stay as they are); heads that only the model or only the file has; convolutions that read the image, where
+    the numbers of channels differ (1: the sum over the file's; more: repeated and scaled); floating-point types.
+    strict: whether names that are missing or unexpected are errors. sha256: of the file, or its first 8 or more digits.
+    Raises ValueError if the content is not what it should be or does not fit, OSError if it cannot be had.
+    """
+    if isinstance(source, Mapping) and sha256:
+        raise ValueError("a state dict has no file whose sha256 could be checked")
+    return put(model, opened(source, sha256), strict=strict, keep=isinstance(source, Mapping))
+
+
+def put(model: Backbone | OnPixels, bundle: Bundle, *, strict: bool = True, keep: bool = False) -> LoadReport:
+    """Loads what a bundle holds. keep: whether `preprocess` stays as it was."""
+    backbone = bare(model)
+    own = backbone.state_dict()
+    fitted = fit(backbone, state_dict(bundle.content, own, source=bundle.told), source=bundle.told, strict=strict)
+    backbone.load_state_dict({**own, **fitted.state})
+    if not keep:
+        backbone.preprocess = bundle.preprocess
+        backbone.preprocess = bundle.preprocess and preprocessing(backbone)  # of its channels and classes
+    name = backbone.built_as.get("name", "")
+    told = told_options(bundle, name) if name else {}
+    usual = BACKBONES[name].options if name in BACKBONES else {}
+    for key, value in told.items():
+        built = backbone.built_as.get(key, usual.get(key))
+        if value != built:
+            logger.warning("%s: made with %s=%s, this model with %s", bundle.told, key, value, built)
+    for name, what in fitted.report.adapted.items():
+        logger.warning("%s: %s: %s", bundle.told, name, what)
+    return fitted.report
 
 
 def load_checkpoint(path: str | Path) -> OnPixels:
@@ -58,148 +125,59 @@ def load_checkpoint(path: str | Path) -> OnPixels:
     path = checkpoint_file(path, "best")
     content = read(path)
     card = check_card(content, path)
-    options = dict(card["backbone"])
-    model = on_pixels(create_model(**options), mean=card["mean"], std=card["std"])
-    load_state(model, content["state_dict"], source=str(path))
-    model.classes, model.config = tuple(card["classes"]), card["config"]
+    backbone = create_model(**card["backbone"])
+    put(backbone, Bundle(content, str(path), card["backbone"], preprocess_in(card)))
+    model = on_pixels(backbone)
+    model.classes, model.config = backbone.preprocess.classes, card["config"]
     return model.eval()
 
 
-def checkpoint_file(path: str | Path, which: str) -> Path:
-    """The file itself; for a run's folder its checkpoints/`which`.ckpt. Raises FileNotFoundError."""
-    path = Path(path)
-    if path.is_dir():
-        found = path / "checkpoints" / f"{which}.ckpt"
-        if not found.is_file():
-            raise FileNotFoundError(f"{path} is not a run folder with a checkpoint: it has no checkpoints/{which}.ckpt")
-        return found
-    if not path.is_file():
-        raise FileNotFoundError(f"no such checkpoint: {path}")
-    return path
+def save_pretrained(model: Backbone | OnPixels, folder: str | Path) -> Path:
+    """Weights, constructor and preprocessing → model.safetensors and config.json in a folder; returns the folder.
 
-
-def check_card(content: Any, path: Path) -> dict[str, Any]:
-    """The part of a checkpoint that says what was trained. ValueError if train.py did not write it."""
-    if not isinstance(content, Mapping) or not isinstance(content.get("zoo"), Mapping):
-        raise ValueError(f"{path} holds weights but was not saved by train.py; use create_model(…, checkpoint_path=…)")
-    card = content["zoo"]
-    if card["format"] > FORMAT:
-        raise ValueError(f"{path} was saved by a newer version of zoo (format {card['format']}, known: {FORMAT})")
-    name, plugins = card["backbone"]["name"], card["config"].get("plugins")
-    if name not in BACKBONES and plugins:
-        files = f"plugins=[{','.join(plugins)}]"
-        raise ValueError(f"{path}: its backbone {name!r} is a plugin's: give {files} again, or import it")
-    return card
-
-
-def read(path: str | Path) -> Any:
-    """The content of a checkpoint file, plain types and tensors only, on the CPU.
-
-    A .sha256 file beside it is checked. Raises FileNotFoundError, or ValueError that says what the file is instead.
+    Whole or not at all; what an earlier call left there is replaced. Raises ValueError for a model that create_model
+    did not make, FileExistsError if something else is in the folder.
     """
-    path = checkpoint_file(path, "best")
-    check_hash(path)
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        raise ValueError(f"{path} is empty (0 bytes): it is not a checkpoint")
+    from safetensors.torch import save_file
+
+    backbone, folder = bare(model), Path(folder)
+    if not backbone.built_as:
+        raise ValueError(f"this {type(backbone).__name__} was not made by create_model: nobody could build it again")
+    if folder.exists() and (not folder.is_dir() or {file.name for file in folder.iterdir()} - {WEIGHTS, CONFIG}):
+        raise FileExistsError(f"{folder} holds other things: save_pretrained wants a folder of its own")
+    place = folder.resolve()  # "." has no name
+    fresh = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's advice about files that it does not know
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a reader of arbitrary bytes fails in arbitrary ways
-        named = re.findall(r"GLOBAL (\S+)", str(error)) or pickled(path, start)
-        if named:
-            raise ValueError(
-                f"{path} was refused: it would run code or build objects ({', '.join(dict.fromkeys(named))}), and only "
-                "plain types and tensors are read. If you trust it, save its state_dict alone from where it was made"
-            ) from error
-        if start.startswith(b"PK") and not zipfile.is_zipfile(path):
-            raise ValueError(
-                f"{path} is damaged: its archive is cut off or broken ({path.stat().st_size} bytes)"
-            ) from error
-        raise ValueError(f"{path} is not a checkpoint ({looks_like(start)})") from error
+        fresh.mkdir(parents=True)
+        save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, fresh / WEIGHTS)
+        facts = {
+            "format": FORMAT,
+            "backbone": {**backbone.built_as, "num_classes": backbone.num_classes, "in_chans": backbone.in_chans},
+            "preprocess": asdict(preprocessing(model)),
+            "sha256": digest(fresh / WEIGHTS),  # a folder of which one file is old and one new is told so
+        }
+        (fresh / CONFIG).write_text(json.dumps({"zoo": facts}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        folder.mkdir(exist_ok=True)
+        for name in WEIGHTS, CONFIG:
+            (fresh / name).replace(folder / name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
 
 
-def pickled(path: Path, start: bytes) -> list[str]:
-    """What a bare pickle would import, without running it; empty for other files."""
-    if not start.startswith(b"\x80"):
-        return []
-    names, words = [], []
-    try:
-        with path.open("rb") as file:
-            for code, word, _ in pickletools.genops(file):
-                if code.name == "STACK_GLOBAL":
-                    names.append(".".join(words[-2:]))
-                elif isinstance(word, str):
-                    words.append(word)
-    except Exception:
-        return []
-    return names
+def load_pretrained(source: str | Path) -> Backbone:
+    """A folder of save_pretrained, here or `hf-hub:organisation/name[@revision]` → the backbone in eval mode.
 
-
-def looks_like(start: bytes) -> str:
-    """What a file that is no checkpoint seems to be, from its first bytes."""
-    text = start.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page"
-    if text.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself"
-    return f"it starts with {start[:16]!r}"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sidecar(path: Path) -> Path:
-    """The file beside a checkpoint that names its hash, and the hash of the one that it replaced."""
-    return path.with_name(path.name + ".sha256")
-
-
-def check_hash(path: Path) -> None:
-    """ValueError if a sidecar lies beside the file and names neither as its new nor as its previous hash."""
-    if not sidecar(path).is_file():
-        return
-    # "previous" is right too: a process that dies between writing the sidecar and moving the file leaves the old file
-    known = re.findall(r"\b[0-9a-f]{64}\b", sidecar(path).read_text().lower())
-    if digest(path) not in known:
-        raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {sidecar(path).name}")
-
-
-def state_dict(content: Any) -> dict[str, Tensor]:
-    """The tensors by name, out of the containers and prefixes that trainers and wrappers put around them."""
-    for container in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError("the file holds no state dict: names with tensors were expected")
-    state = dict(content)
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
-
-
-def load_state(model: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Loads strictly, or raises ValueError with what is missing, unexpected or misshapen; the model stays as it was."""
-    own = model.state_dict()
-    both = own.keys() & state.keys()
-    faults = {
-        # files from before torch 0.4.1 lack the counter, which nothing but cumulative averages reads
-        "missing": sorted(key for key in own.keys() - state.keys() if not key.endswith(".num_batches_tracked")),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(
-            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-            for key in both
-            if own[key].shape != state[key].shape
-        ),
-    }
-    if any(faults.values()):
-        told = [
-            f"{len(keys)} {what}: {', '.join(keys[:3])}{' …' * (len(keys) > 3)}"
-            for what, keys in faults.items()
-            if keys
-        ]
-        raise ValueError(f"the weights in {source} do not fit ({'; '.join(told)})")
-    model.load_state_dict({**own, **state})
+    Raises ValueError for a folder that save_pretrained did not write or that is damaged, OSError if it cannot be had.
+    """
+    if not str(source).startswith("hf-hub:"):
+        for name in CONFIG, WEIGHTS:
+            if not (Path(source) / name).is_file():
+                raise FileNotFoundError(f"{source} has no {name}: it is not a folder of save_pretrained")
+    bundle = opened(source)
+    if bundle.built_as is None:
+        told = "create_model(name, checkpoint_path=…) takes weights of others"
+        raise ValueError(f"{source}: its {CONFIG} was not written by save_pretrained; {told}")
+    model = create_model(**bundle.built_as)
+    put(model, bundle)
+    return model.eval()

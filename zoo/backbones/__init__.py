@@ -10,6 +10,7 @@ from typing import Any
 from zoo.backbones.backbone import Backbone
 from zoo.backbones.register import BACKBONES
 from zoo.registry import suggest
+from zoo.sources import tags
 
 for _module in pkgutil.iter_modules(__path__):  # each family registers itself
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -27,7 +28,11 @@ class ModelInfo:
     input_size: tuple[int, int, int]
     num_classes: int
     published: dict[str, Any]  # parameters, mult_adds_m, errors: a row of published.yaml
-    weights: tuple[str, ...]  # tags for create_model(pretrained=…)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Tags for create_model(pretrained=…), the default first. Imports torchvision if it has the net."""
+        return tags(self.name)
 
 
 def list_models(pattern: str = "*", *, family: str | None = None, pretrained: bool = False) -> list[str]:
@@ -56,7 +61,6 @@ def model_info(name: str) -> ModelInfo:
         input_size=(options["in_chans"], side, side),
         num_classes=options["num_classes"],
         published={key: value for key, value in published.items() if key != "paper"},
-        weights=(),
     )
 
 

@@ -1,6 +1,11 @@
 """What every backbone promises, whatever its family."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
+
+from zoo.sources import Preprocess
 
 
 def linear_classifier(num_features: int, num_classes: int) -> nn.Module:
@@ -32,10 +37,19 @@ class Backbone(nn.Module):
     criterion = "supervised"  # what criterion=auto stands for
     stem = ""  # "large" or "small", of a family that has both
 
+    auxiliary_heads: tuple[str, ...] = ()  # modules beside the classifier whose outputs are classes
+    built_as: Mapping[str, Any] = {}  # name and options, of one that create_model made
+    preprocess: Preprocess | None = None  # what its weights were trained to see, if it has any
+
     num_classes: int
     num_features: int
     in_chans: int
     image_size: int
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Names of all modules whose outputs are classes."""
+        return self.classifier_name, *self.auxiliary_heads
 
     @property
     def input_size(self) -> tuple[int, int, int]:

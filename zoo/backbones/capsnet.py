@@ -22,6 +22,7 @@ class CapsNet(Backbone):
 
     taps = ("relu", "primary.conv")
     classifier_name = "digits"
+    auxiliary_heads = ("decoder",)
     smallest = 17
     any_size = False
     scores_are = "lengths"

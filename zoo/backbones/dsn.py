@@ -37,6 +37,7 @@ class DSN(Backbone):
     smallest = 4
     any_size = False
     criterion = "auxiliary"
+    auxiliary_heads = ("companions",)
     num_features = 192
 
     def __init__(

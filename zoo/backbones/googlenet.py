@@ -92,6 +92,7 @@ class GoogLeNet(Backbone):
     image_size = 224
     num_features = 1024
     criterion = "auxiliary"
+    auxiliary_heads = ("aux1", "aux2")
     make_classifier = staticmethod(scores)
 
     def __init__(

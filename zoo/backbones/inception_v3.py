@@ -198,6 +198,7 @@ class InceptionV3(Backbone):
     image_size = 299
     num_features = 2048
     criterion = "auxiliary"
+    auxiliary_heads = ("AuxLogits",)
 
     def __init__(
         self,

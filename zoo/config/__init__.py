@@ -16,12 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from zoo import weights
+from zoo import files
 from zoo.config.complaints import explained, told
 from zoo.config.inherit import choices, inherited, settled, typed_value
-from zoo.config.nodes import device, fill, load_plugins, optimizer, register, target
+from zoo.config.nodes import device, fill, load_plugins, measured, optimizer, register, start, target
 
-__all__ = ["choices", "device", "fill", "optimizer", "quiet", "run", "target"]
+__all__ = ["choices", "device", "fill", "measured", "optimizer", "quiet", "run", "start", "target"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def attempt(job: Callable[[DictConfig, Path], None], cfg: DictConfig, from_check
     if this.mode == RunMode.MULTIRUN:
         logger.info("job %s: %s", this.job.num, " ".join(this.overrides.task))
         sys.argv[1:] = this.overrides.task  # this job's own part of what was typed
-    resumed = cfg.get("resume") and weights.checkpoint_file(cfg.resume, "last").resolve().parent.parent
+    resumed = cfg.get("resume") and files.checkpoint_file(cfg.resume, "last").resolve().parent.parent
     with claimed(Path(this.runtime.output_dir), resumed=resumed) as folder:
         job(settled(cfg, from_checkpoint), folder)
 

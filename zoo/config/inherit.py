@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from zoo import weights
+from zoo import bundle, files
 from zoo.config.nodes import GROUPS, check
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,12 @@ def settled(cfg: DictConfig, inherited: list[str]) -> DictConfig:
     elif new.get("checkpoint"):
         card, _ = checkpoint_card(new.checkpoint, "best")
         new.data = overridden(OmegaConf.create({"data": card["config"]["data"]}), new, inherited, {}).data
+    elif "resume" not in new and not (new.get("backbone") and new.pretrained):
+        raise ValueError(
+            "checkpoint=… must be given, or backbone=NAME pretrained=true (or a tag, or a file of weights)"
+        )
+    if new.get("checkpoint") and (new.get("pretrained") or ("resume" not in new and new.get("backbone"))):
+        raise ValueError("checkpoint=… names weights and their backbone: leave out pretrained= and backbone=")
     if isinstance(new.plugins, str):
         new.plugins = [new.plugins]
     for group, option in HydraConfig.get().runtime.choices.items():
@@ -66,8 +72,12 @@ def settled(cfg: DictConfig, inherited: list[str]) -> DictConfig:
 
 
 def checkpoint_card(value: str, which: str) -> tuple[dict[str, Any], Path]:
-    path = weights.checkpoint_file(value, which)
-    return weights.check_card(weights.read(path), path), path
+    path = files.checkpoint_file(value, which)
+    content = files.read(path)
+    card = bundle.check_card(content, path)
+    if which == "last" and "optimizer_states" not in content:
+        raise ValueError(f"{path} holds the weights alone, nothing to resume from; pretrained={path} starts from them")
+    return card, path
 
 
 def overridden(old: DictConfig, new: DictConfig, inherited: list[str], choices: Mapping[str, str]) -> DictConfig:
@@ -92,6 +102,8 @@ def report_changes(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
     changed = [key for key in changed if key.partition(".")[0] not in ("resume", "plugins")]
     for key in sorted(changed, key=lambda key: not key.endswith(".name")):
         group = key.partition(".")[0]
+        if key == "pretrained":
+            raise ValueError("resume= goes on from the checkpoint's weights: it cannot be combined with pretrained=")
         if group == "backbone" or key in ("data.name", "data.seed", "data.val_fraction", "optimizer._target_"):
             was, now = before.get(key), after.get(key)
             raise ValueError(f"cannot resume with another {group}: {key} was {was!r}, not {now!r}")

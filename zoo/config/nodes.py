@@ -5,8 +5,10 @@ import importlib.util
 import inspect
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
+from zoo import sources
 from zoo.backbones import BACKBONES
+from zoo.bundle import opened
 from zoo.criteria import CRITERIA
 from zoo.data import DATASETS, ImageData, create_data
+from zoo.data.classes import positions, wnids
 from zoo.optim import parameter_groups
+from zoo.pixels import OnPixels, for_channels, on_pixels
 from zoo.registry import REQUIRED, Registry, suggest
+from zoo.sources import Preprocess
+from zoo.weights import create_model, load_checkpoint, told_options
 
 GROUPS = {"backbone": BACKBONES, "criterion": CRITERIA, "data": DATASETS}  # those whose nodes are registry rows
 FROM_DATA = ("num_classes", "in_chans", "image_size")  # null in a backbone's node: as the data has it
@@ -38,7 +46,8 @@ RANGES: dict[str, tuple[bool, Callable[[float], bool], str]] = {
     "data.seed": (True, lambda v: v >= 0, "a whole number from 0"),
     "data.size": (True, lambda v: v >= 1, "a whole number from 1"),
     "data.workers": (True, lambda v: v >= 0, "a whole number from 0"),
-    "data.test_fraction": (False, lambda v: 0 < v < 1, "between 0 and 1"),
+    "data.test_fraction": (False, lambda v: 0 < v <= 1, "above 0, at most 1"),
+    "data.resize": (True, lambda v: v >= 1, "a whole number from 1"),
     "optimizer.lr": (False, lambda v: v > 0, "above 0"),
     "optimizer.momentum": (False, lambda v: 0 <= v < 1, "from 0, below 1"),
     "optimizer.weight_decay": (False, lambda v: v >= 0, "0 or above"),
@@ -124,11 +133,56 @@ def check(cfg: DictConfig) -> None:
             raise ValueError(f"{key}={value} is not possible: it must be {words}")
 
 
-def fill(cfg: DictConfig, data: ImageData) -> None:
+@dataclass(frozen=True)
+class Start:
+    """The weights that a model starts from."""
+
+    arguments: Mapping[str, Any]  # of create_model
+    preprocess: Preprocess | None  # what they were trained to see, if that is told
+
+
+def start(cfg: DictConfig) -> Start:
+    """`pretrained` → weights. What they need and expect goes where the backbone's and the data's nodes leave it open.
+
+    true or a tag stands for released weights, anything else for a file, a folder, a repository or a URL. Raises
+    ValueError for an unknown tag, and whatever opening the weights raises.
+    """
+    value = cfg.get("pretrained")
+    if not value or cfg.get("resume"):  # a resumed run has its own
+        return Start({}, None)
+    name = cfg.backbone.name
+    if value is True or value in sources.tags(name) or (not re.search(r"[/.:\\]", value) and not Path(value).exists()):
+        released = sources.source(name, value)
+        expected, arguments, options = released.preprocess, {"pretrained": value}, released.options
+    else:
+        bundle = opened(value)
+        expected, arguments, options = bundle.preprocess, {"checkpoint_path": value}, told_options(bundle, name)
+    for key, needed in options.items():
+        if key in cfg.backbone and key not in FROM_DATA and cfg.backbone[key] in (None, BACKBONES[name].options[key]):
+            cfg.backbone[key] = needed
+    if expected is not None:
+        if cfg.data.get("size") is not None and cfg.data.get("resize", 0) is None:  # the same share of the image
+            cfg.data.resize = round(expected.resize * cfg.data.size / expected.size)
+        for key in ("size", "resize", "interpolation", "squash"):
+            if key in cfg.data and cfg.data[key] is None:
+                cfg.data[key] = getattr(expected, key)
+    return Start(arguments, expected)
+
+
+def fill(cfg: DictConfig, data: ImageData, expected: Preprocess | None = None) -> None:
     """Puts the data's classes, channels and image size, and the stem that suits it, where the backbone's node has null.
 
-    Raises ValueError if the node says otherwise than the data.
+    expected: by the weights to start from: their mean and std become the data's where its node has null; folders of
+    WordNet ids get the places of ImageNet's classes, if these are theirs. Raises ValueError if the node says otherwise
+    than the data.
     """
+    if expected is not None:
+        for key in "mean", "std":
+            if cfg.data.get(key) is None:
+                cfg.data[key] = list(for_channels(getattr(expected, key), data.in_chans))
+                setattr(data, key, list(cfg.data[key]))
+        if set(data.classes) <= set(wnids()) and positions(data.classes, expected.classes):
+            data.number_as(expected.classes)
     for key in FROM_DATA:
         if key not in cfg.backbone:
             continue
@@ -140,6 +194,34 @@ def fill(cfg: DictConfig, data: ImageData) -> None:
         cfg.backbone.stem = "small" if data.image_size <= SMALL else "large"
         if cfg.backbone.stem == "small":
             logger.info("images of %d pixels: backbone.stem=small", data.image_size)
+
+
+def measured(cfg: DictConfig) -> tuple[OnPixels, ImageData]:
+    """What evaluate.py measures, in eval mode: a checkpoint's model, or a backbone with weights; and the data.
+
+    A folder of images that a backbone is measured on is shown as its weights expect, and all of it. Raises ValueError
+    if the data has classes that the model does not know.
+    """
+    if cfg.checkpoint:
+        model, data = load_checkpoint(cfg.checkpoint), create_data(**cfg.data)
+        data.number_as(model.classes)
+        return model, data
+    begun = start(cfg)
+    if cfg.data.get("test_fraction", 0) is None:
+        cfg.data.test_fraction = 1.0
+    data = create_data(**cfg.data)
+    if begun.preprocess is None:  # the weights of others, of which nothing else is known
+        fill(cfg, data)
+        backbone = create_model(**cfg.backbone, **begun.arguments)
+        model = on_pixels(backbone, mean=data.mean, std=data.std)
+    else:
+        options = {key: value for key, value in cfg.backbone.items() if value is not None}
+        counts = {"num_classes": len(begun.preprocess.classes)} if begun.preprocess.classes else {}
+        model = on_pixels(create_model(**counts | options, **begun.arguments))
+        data.number_as(begun.preprocess.classes)
+    model.classes = data.classes
+    model.config = {"criterion": {"name": "supervised" if model.backbone.scores_are == "logits" else "capsule"}}
+    return model.eval(), data
 
 
 def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., Any]:

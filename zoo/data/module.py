@@ -1,6 +1,7 @@
 """Sets → batches. A batch is a function of (seed, epoch, step): what a resumed run sees is what it would have seen."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 
 from zoo.data.augment import AUGMENTS
+from zoo.data.classes import positions
 from zoo.data.sets import DATASETS, Sets, stratified
 from zoo.data.sources import Source
+from zoo.sources import Preprocess
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -101,18 +104,20 @@ class ImageData:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: a batch has at least one image")
         train, val = sets.train, sets.val
-        if val is None:
+        if not len(train.labels):  # there to be measured on alone
+            val = train
+        elif val is None:
             kept, held_out = stratified(train.labels, val_fraction, seed)
             train, val = train.subset(kept), train.subset(held_out)
         self.parts: dict[str, Source] = {"train": train, "val": val, "test": sets.test}
         for part, source in self.parts.items():
-            if not len(source.labels):
+            if not len(source.labels) and (part == "test" or len(train.labels)):
                 why = f" (data.val_fraction={val_fraction})" if part == "val" else ""
                 raise ValueError(f"data {name} has no {part} images{why}")
-        if len(train.labels) < batch_size:
+        if 0 < len(train.labels) < batch_size:
             have = f"data {name} has {len(train.labels)} training images"
             raise ValueError(f"{have}, fewer than a batch (data.batch_size={batch_size})")
-        self.in_chans, self.image_size, width = train.shape
+        self.in_chans, self.image_size, width = sets.test.shape
         if width != self.image_size:
             raise ValueError(f"data {name} has images of {self.image_size}×{width}; they must be square")
         own_mean, own_std = train.statistics() if mean is None or std is None else (None, None)
@@ -122,6 +127,32 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """What a net that is trained on it sees."""
+        shown = self.parts["test"]
+        how = {key: getattr(shown, key, None) for key in ("resize", "interpolation", "squash")}
+        return Preprocess(
+            self.image_size,
+            how["resize"] or self.image_size,
+            how["interpolation"] or "bilinear",
+            tuple(self.mean),
+            tuple(self.std),
+            bool(how["squash"]),
+            classes=tuple(self.classes),
+        )
+
+    def number_as(self, classes: Sequence[str]) -> None:
+        """From now on labels are positions in `classes`, a model's. ValueError unless it knows all of the data's."""
+        to = positions(self.classes, classes)
+        if to is None:
+            told = [f"{len(names)} classes ({', '.join(names[:3])} …)" for names in (self.classes, classes)]
+            raise ValueError(f"data {self.name} has {told[0]}, the model {told[1]}")
+        if to != list(range(len(classes))):
+            renumbered = torch.tensor(to)
+            self.parts = {part: replace(s, labels=renumbered[s.labels]) for part, s in self.parts.items()}
+        self.classes = tuple(classes)
 
     def batches(self, part: str, device: torch.device | str = "cpu", *, rank: int = 0, world: int = 1) -> Batches:
         """One part ("train", "val" or "test") in its own order, not augmented."""

@@ -139,16 +139,22 @@ def textures(*, size: int = 32, channels: int = 3, classes: int = 4, count: int 
 def image_folder(
     *,
     root: str,
-    size: int = 64,
+    size: int | None = None,
+    resize: int | None = None,
+    interpolation: str | None = None,
+    squash: bool | None = None,
     channels: int = 3,
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     split_seed: int = 0,
     workers: int = 2,
     on_error: str = "error",
 ) -> Sets:
     """A folder of class folders of images; or train/ and test/ (and val/) that each hold the same class folders.
 
-    Without a test/ of its own, `test_fraction` of each class is held out. Images are cut to size×size.
+    Without a test/ of its own, `test_fraction` of each class is held out: a fifth, or all of it for released weights.
+    Of an image the shorter side becomes `resize` pixels (with `squash` both do) by `interpolation`, bilinear or
+    bicubic; the size×size pixels at its centre are kept. None: what the weights expect that training starts from, else
+    64 pixels, the whole shorter side, bilinear.
     Raises FileNotFoundError, or ValueError for a folder that gives no two classes.
     """
     if on_error not in ("error", "skip"):
@@ -158,11 +164,23 @@ def image_folder(
     top = Path(root).expanduser()
     if not top.is_dir():
         raise FileNotFoundError(f"no such image folder: data.root={root}")
-    options = {"size": size, "channels": channels, "workers": workers, "on_error": on_error}
-    if not (top / "train").is_dir():
-        everything, classes = _folder(top, **options)
-        train, test = stratified(everything.labels, test_fraction, split_seed)
-        return Sets(everything.subset(train), None, everything.subset(test), classes)
+    size, interpolation = size or 64, interpolation or "bilinear"
+    if (resize or size) < size or interpolation not in ("bilinear", "bicubic"):
+        told = f"data.size={size}, data.resize={resize}, data.interpolation={interpolation}"
+        raise ValueError(f"{told}: resize is at least size, interpolation is bilinear or bicubic")
+    how = {"resize": resize, "interpolation": interpolation, "squash": bool(squash)}
+    options = {"size": size, "channels": channels, "workers": workers, "on_error": on_error, **how}
+    if (top / "train").is_dir():
+        return _parts(top, **options)
+    everything, classes = _folder(top, **options)
+    if test_fraction == 1:
+        return Sets(everything.subset(torch.arange(0)), None, everything, classes)
+    train, test = stratified(everything.labels, 0.2 if test_fraction is None else test_fraction, split_seed)
+    return Sets(everything.subset(train), None, everything.subset(test), classes)
+
+
+def _parts(top: Path, **options: Any) -> Sets:
+    """train/ with val/ or test/ or both."""
     train, classes = _folder(top / "train", **options)
     parts = {}
     for part in "val", "test":

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -63,7 +63,7 @@ class Arrays:
 
 @dataclass(frozen=True)
 class Files:
-    """Image files, decoded by worker processes as they are asked for: the centre square, at size×size.
+    """Image files, decoded by worker processes as they are asked for, as `decode` does. resize: None for `size`.
 
     on_error: "error" raises ValueError that names the file; "skip" leaves it out of its batch, which may become empty.
     """
@@ -74,6 +74,9 @@ class Files:
     channels: int
     workers: int
     on_error: str
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    squash: bool = False
     skipped: set[str] = field(default_factory=set)
 
     @property
@@ -82,7 +85,7 @@ class Files:
 
     def subset(self, indices: Tensor) -> "Files":
         paths = [self.paths[i] for i in indices.tolist()]
-        return Files(paths, self.labels[indices], self.size, self.channels, self.workers, self.on_error)
+        return replace(self, paths=paths, labels=self.labels[indices], skipped=set())
 
     def to(self, device: torch.device) -> "Files":
         return self
@@ -111,7 +114,8 @@ class Files:
     def __getitem__(self, index: int) -> tuple[Tensor | None, int, str]:
         path = self.paths[index]
         try:
-            return decode(path, self.size, self.channels), int(self.labels[index]), ""
+            how = {"resize": self.resize, "interpolation": self.interpolation, "squash": self.squash}
+            return decode(path, self.size, self.channels, **how), int(self.labels[index]), ""
         except Exception as error:  # a decoder of arbitrary bytes fails in arbitrary ways
             return None, 0, f"{path} ({error})"
 
@@ -123,15 +127,37 @@ class Files:
             logger.warning("skipped unreadable image number %d: %s", len(self.skipped), name)
 
 
-def decode(path: Path, size: int, channels: int) -> Tensor:
-    """An image file → uint8 (C, size, size). Raises OSError or ValueError if it cannot be read."""
+def picture(path: str | Path, channels: int) -> Image.Image:
+    """An image file of any kind, grey for one channel, else RGB. Raises OSError or ValueError if it cannot be read."""
     with Image.open(path) as image:
         if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = image.convert("RGB" if channels == 3 else "L")
-    side = min(image.size)
-    left, top = ((length - side) / 2 for length in image.size)
-    image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+        return image.convert("L" if channels == 1 else "RGB")
+
+
+def decode(
+    path: Path,
+    size: int,
+    channels: int,
+    *,
+    resize: int | None = None,
+    interpolation: str = "bilinear",
+    squash: bool = False,
+) -> Tensor:
+    """An image file → uint8 (C, size, size): the shorter side becomes `resize`, the centre square is cut out.
+
+    resize: None for `size`. interpolation: "bilinear" or "bicubic". squash: both sides become `resize`.
+    Raises OSError or ValueError if it cannot be read.
+    """
+    image = picture(path, channels)
+    resize, shorter = resize or size, min(image.size)
+    box = []  # of the square, in the file's pixels: nothing beside it is resized
+    for length in image.size:
+        resized = resize if squash else int(resize * length / shorter)
+        first = round((resized - size) / 2)
+        box.append((first * length / resized, (first + size) * length / resized))
+    (left, right), (top, bottom) = box
+    image = image.resize((size, size), Image.Resampling[interpolation.upper()], box=(left, top, right, bottom))
     return torch.from_numpy(np.array(image)).view(size, size, channels).permute(2, 0, 1).contiguous()
 
 

@@ -1,4 +1,4 @@
-"""The registry as a table: what README.md shows of every name."""
+"""The registry as tables: what README.md shows of every name, and what a terminal does."""
 
 import math
 import re
@@ -7,6 +7,7 @@ from typing import Any
 
 from zoo.backbones import ModelInfo, model_info
 from zoo.registry import natural
+from zoo.report.columns import aligned
 
 HEAD = ("name", "paper", "parameters, M", "mult-adds, M", "published error, %")
 RULE = ("---", "---", "---:", "---:", "---")
@@ -25,12 +26,26 @@ def markdown(names: Iterable[str]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
+def listing(names: Iterable[str]) -> str:
+    """Aligned columns with a row for each name, in the order given; the tags of weights come last, the default first.
+
+    Imports torchvision if it has one of the nets.
+    """
+    rows = [("name", "family", "parameters, M", "mult-adds, M", "published error, %", "weights")]
+    for info in map(model_info, names):
+        rows.append((info.name, info.family, *figures(info), ", ".join(info.weights)))
+    return aligned(rows, right=(2, 3))
+
+
 def row(info: ModelInfo) -> tuple[str, ...]:
+    return f"`{info.name}`", short(info.paper), *figures(info)
+
+
+def figures(info: ModelInfo) -> tuple[str, str, str]:
+    """Parameters and mult-adds in millions, and the headline; empty where nothing is published."""
     published = info.published
     parameters, mult_adds = published.get("parameters"), published.get("mult_adds_m")
     return (
-        f"`{info.name}`",
-        short(info.paper),
         three_digits(parameters / 1e6) if parameters else "",
         three_digits(mult_adds) if mult_adds else "",
         headline(published.get("errors", [])),
