@@ -50,8 +50,9 @@ def on_pixels(
     weights expect, 0 and 1 if it has none. Raises ValueError if their number is neither 1 nor the backbone's channels,
     or a std is not positive.
     """
-    expected = preprocessing(model)
-    mean, std = expected.mean if mean is None else mean, expected.std if std is None else std
+    if mean is None or std is None:
+        expected = preprocessing(model)
+        mean, std = expected.mean if mean is None else mean, expected.std if std is None else std
     mean, std = ([v] if isinstance(v, int | float) else list(v) for v in (mean, std))
     for name, values in ("mean", mean), ("std", std):
         if len(values) not in (1, model.in_chans):

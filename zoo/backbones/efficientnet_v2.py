@@ -31,7 +31,7 @@ class FusedMBConv(nn.Module):
         stride: int,
         expansion: int,
         *,
-        padding: str,
+        padding: str = "symmetric",
         norm: Callable[[int], nn.Module],
         drop_path: float,
     ) -> None:

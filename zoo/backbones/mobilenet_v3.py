@@ -38,7 +38,7 @@ class Bneck(nn.Module):
         stride: int,
         *,
         se: bool,
-        padding: str,
+        padding: str = "symmetric",
         activation: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
