@@ -54,17 +54,17 @@ def fetch(url: str, *, sha256: str = "") -> Path:
     Raises ValueError for a URL or hash that cannot be used, for content with another hash and for a web page in its
     place; OSError if nothing came or the cache folder cannot be written to.
     """
-    source, folder = understand(url, sha256), cache_folder()
-    path = folder / source.file
+    address, folder = understand(url, sha256), cache_folder()
+    path = folder / address.file
     try:
-        if found := cached(source, folder):
+        if found := cached(address, folder):
             return found
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{source.file}.lock"):  # a second process waits here, and then finds the file
-            return cached(source, folder) or renew(source, path)
+        with FileLock(folder / f"{address.file}.lock"):  # a second process waits here, and then finds the file
+            return cached(address, folder) or renew(address, path)
     except NoAnswer as error:
-        hint = f"put {source.file} into {folder} by hand, or set ZOO_CACHE to a folder that has it"
-        raise OSError(f"{source.url} could not be fetched: {error}; {hint}{damage(path)}") from error
+        hint = f"put {address.file} into {folder} by hand, or set ZOO_CACHE to a folder that has it"
+        raise OSError(f"{address.url} could not be fetched: {error}; {hint}{damage(path)}") from error
     except OSError as error:
         fault = f"the cache folder {folder} cannot be used: {error.strerror or error}"
         raise OSError(f"{fault}; set ZOO_CACHE to a folder with room that can be written to{damage(path)}") from error
@@ -79,7 +79,7 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
-class Source:
+class Address:
     """What a URL says about its file. sha256: its first digits, or nothing; given: not just by the file's name."""
 
     url: str
@@ -89,20 +89,20 @@ class Source:
     given: bool
 
 
-def understand(url: str, sha256: str) -> Source:
+def understand(url: str, sha256: str) -> Address:
     """Raises ValueError for what is no URL of a file, or not safe, or has no hash where one was meant."""
-    address, _, fragment = url.partition("#")
+    page, _, fragment = url.partition("#")
     given = given_hash(url, sha256, fragment)
-    check_scheme(address, protected=len(given) == 64)  # fewer digits can be met by a forged file
-    path = urlsplit(address).path
+    check_scheme(page, protected=len(given) == 64)  # fewer digits can be met by a forged file
+    path = urlsplit(page).path
     name = unquote(path.rpartition("/")[2])
     if not name or name.startswith(".") or re.search(r"[/\\:\x00-\x1f]", name):
-        raise ValueError(f"{address} does not end in a file's name")
+        raise ValueError(f"{page} does not end in a file's name")
     found = HASH_IN_NAME.search(name)
     if found and agree(found[1], given):
-        return Source(address, name, name, max(found[1], given, key=len), bool(given))
-    mark = given[:8] or "url" + hashlib.sha256(address.encode()).hexdigest()[:8]
-    return Source(address, name, f"{Path(name).stem}-{mark}{Path(name).suffix}", given, bool(given))
+        return Address(page, name, name, max(found[1], given, key=len), bool(given))
+    mark = given[:8] or "url" + hashlib.sha256(page.encode()).hexdigest()[:8]
+    return Address(page, name, f"{Path(name).stem}-{mark}{Path(name).suffix}", given, bool(given))
 
 
 def given_hash(url: str, argument: str, fragment: str) -> str:
@@ -135,11 +135,11 @@ def check_scheme(url: str, *, protected: bool, origin: str = "") -> None:
         raise ValueError(f"{told} is not protected on its way: use https://, or give its hash (#sha256=…)")
 
 
-def cached(source: Source, folder: Path) -> Path | None:
+def cached(address: Address, folder: Path) -> Path | None:
     """The whole file in the cache. Where the hash is known, torch hub's own name for it is looked for too."""
-    for name in (source.file, source.name) if source.sha256 else (source.file,):
+    for name in (address.file, address.name) if address.sha256 else (address.file,):
         path = folder / name
-        if path.is_file() and (not source.sha256 or digest(path).startswith(source.sha256)):
+        if path.is_file() and (not address.sha256 or digest(path).startswith(address.sha256)):
             return path
     return None
 
@@ -149,37 +149,37 @@ def damage(path: Path) -> str:
     return f" ({path} is there, but damaged or unreadable)" if os.path.isfile(path) else ""
 
 
-def renew(source: Source, path: Path) -> Path:
+def renew(address: Address, path: Path) -> Path:
     """Downloads to `path`, which changes only when the whole right file is there."""
     if path.is_file():
-        log.warning("%s is damaged: its SHA-256 does not begin with %s; fetching it anew", path, source.sha256)
+        log.warning("%s is damaged: its SHA-256 does not begin with %s; fetching it anew", path, address.sha256)
     part = path.with_name(path.name + ".part")
-    if receive(source, part) and not digest(part).startswith(source.sha256):
-        log.warning("%s: what was resumed does not fit together; starting again from zero", source.file)
+    if receive(address, part) and not digest(part).startswith(address.sha256):
+        log.warning("%s: what was resumed does not fit together; starting again from zero", address.file)
         part.unlink()
-        receive(source, part)
+        receive(address, part)
     with part.open("rb") as file:
         start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         part.unlink()
-        raise ValueError(f"{source.url} gave a web page instead of a file: open it in a browser to see{damage(path)}")
+        raise ValueError(f"{address.url} gave a web page instead of a file: open it in a browser to see{damage(path)}")
     found = digest(part)
-    if not found.startswith(source.sha256):
+    if not found.startswith(address.sha256):
         part.unlink()
-        hint = "" if source.given else "; if the digits in its name are not a hash, give the right one as #sha256=…"
-        fault = f"{source.url} has the SHA-256 {found}, not {source.sha256} as expected"
+        hint = "" if address.given else "; if the digits in its name are not a hash, give the right one as #sha256=…"
+        fault = f"{address.url} has the SHA-256 {found}, not {address.sha256} as expected"
         raise ValueError(f"{fault}{hint}{damage(path)}")
     os.replace(part, path)
-    log.info("fetched %s%s", source.file, "" if source.sha256 else f", which had no hash to check; SHA-256: {found}")
+    log.info("fetched %s%s", address.file, "" if address.sha256 else f", which had no hash to check; SHA-256: {found}")
     return path
 
 
-def receive(source: Source, part: Path) -> bool:
+def receive(address: Address, part: Path) -> bool:
     """Downloads to `part` until it is complete, in several attempts. Whether it was put together from pieces.
 
     A part from an earlier process is continued only where a hash will tell whether the pieces belong together.
     """
-    download = Download(source, part)
+    download = Download(address, part)
     for wait in (*WAITS, None):
         try:
             download.attempt()
@@ -187,7 +187,7 @@ def receive(source: Source, part: Path) -> bool:
         except NoAnswer as error:
             if wait is None or not error.passing:
                 raise
-            log.warning("%s: %s; trying again in %g s", source.file, error, wait)
+            log.warning("%s: %s; trying again in %g s", address.file, error, wait)
             time.sleep(wait)
     return download.resumed
 
@@ -195,14 +195,14 @@ def receive(source: Source, part: Path) -> bool:
 class Download:
     """Attempts to fill one .part file, and what they have learnt of the server."""
 
-    def __init__(self, source: Source, part: Path) -> None:
-        self.source, self.part = source, part
+    def __init__(self, address: Address, part: Path) -> None:
+        self.address, self.part = address, part
         self.etag = ""  # the server's name for this version of the file
         self.resumed = False
 
     def attempt(self) -> None:
         """One request, from where the part ends. Raises NoAnswer; what came until then stays."""
-        known = self.part.is_file() and (self.source.sha256 or self.etag)
+        known = self.part.is_file() and (self.address.sha256 or self.etag)
         start = self.part.stat().st_size if known else 0
         try:
             response = self.ask(start)
@@ -224,11 +224,11 @@ class Download:
         headers = {"User-Agent": "cnn-zoo"}
         if start:
             headers |= {"Range": f"bytes={start}-"} | ({"If-Range": self.etag} if self.etag else {})
-        parts = urlsplit(self.source.url)
+        parts = urlsplit(self.address.url)
         safe = "%/:=&?~+!$,;'@()*[]"
         url = parts._replace(path=quote(parts.path, safe=safe), query=quote(parts.query, safe=safe)).geturl()
         try:
-            return build_opener(Redirects(self.source)).open(Request(url, headers=headers), timeout=TIMEOUT)
+            return build_opener(Redirects(self.address)).open(Request(url, headers=headers), timeout=TIMEOUT)
         except HTTPError as error:
             error.close()
             reason = " ".join(f"the server answered {error.code} {error.reason}".split())
@@ -241,7 +241,7 @@ class Download:
         self.etag = "" if etag.startswith("W/") else etag  # a weak one does not promise the same bytes
         total = None if response.length is None else start + response.length
         there = f", from {megabytes(start)} on" if start else ""
-        log.info("fetching %s (%s%s) to %s", self.source.file, megabytes(total), there, self.part.parent)
+        log.info("fetching %s (%s%s) to %s", self.address.file, megabytes(total), there, self.part.parent)
         with self.part.open("ab" if start else "wb") as file:
             for chunk in chunks(response):
                 file.write(chunk)
@@ -269,11 +269,11 @@ def chunks(response: HTTPResponse) -> Iterator[bytes]:
 class Redirects(HTTPRedirectHandler):
     """Follows only to where the file may come from."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, address: Address) -> None:
+        self.address = address
 
     def redirect_request(self, *args: Any) -> Request | None:
-        check_scheme(args[-1], protected=self.source.given and len(self.source.sha256) == 64, origin=self.source.url)
+        check_scheme(args[-1], protected=self.address.given and len(self.address.sha256) == 64, origin=self.address.url)
         return super().redirect_request(*args)
 
 

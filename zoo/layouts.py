@@ -111,7 +111,7 @@ def rename(state: Mapping[str, Tensor], model: Backbone) -> dict[str, Tensor]:
         theirs = layout.layers(set(parents(state)))
         if theirs is not None and len(theirs) == len(ours):
             names = {**dict(zip(theirs, ours, strict=True)), layout.classifier: model.classifier_name}
-            return {name: fitted(value, own.get(name)) for name, value in renamed(state, names)}
+            return {name: as_matrix(value, own.get(name)) for name, value in renamed(state, names)}
     return dict(state)
 
 
@@ -126,7 +126,7 @@ def parents(state: Mapping[str, Tensor]) -> list[str]:
     return list(dict.fromkeys(key.rpartition(".")[0] for key in state))
 
 
-def fitted(value: Tensor, own: Tensor | None) -> Tensor:
+def as_matrix(value: Tensor, own: Tensor | None) -> Tensor:
     """The matrix of a 1×1 convolution, where ours is one; else the value itself."""
     matrix = own is not None and own.ndim == 2 and value.ndim == 4 and value.shape[2:] == (1, 1)
     return value.flatten(1) if matrix else value
