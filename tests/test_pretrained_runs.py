@@ -115,6 +115,24 @@ def test_evaluate_measures_weights_of_which_nothing_else_is_known_on_data_with_t
     assert results["test"]["top1_error"] == pytest.approx(100 - 100 * right / 32)
 
 
+def test_training_on_wordnet_ids_keeps_the_places_of_imagenets_classes_and_the_head_also_when_resumed(
+    run: Run, tmp_path: Path
+):
+    theirs = saved(tmp_path / "weights", classes=imagenet_classes())
+    root = photographs(tmp_path / "photographs", [wnids()[i] for i in (0, 7, 420)], count=12)
+    data = ("data=image_folder", f"data.root={root}", "data.batch_size=4", "data.workers=0", "data.val_fraction=0.2")
+    ended = run(
+        "train", *TINY, *STILL, *data, f"pretrained={tmp_path / 'weights'}", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert ended.code == 0, ended.err
+    model = zoo.load_checkpoint(tmp_path / "run")
+    assert model.classes == imagenet_classes()
+    torch.testing.assert_close(model.backbone.linear.weight, theirs.linear.weight)
+    ended = run("train", f"resume={tmp_path / 'run'}", "trainer.max_epochs=2")
+    assert ended.code == 0, ended.err
+    assert zoo.load_checkpoint(tmp_path / "run").classes == imagenet_classes()
+
+
 @pytest.mark.parametrize(
     ("typed", "told"),
     [

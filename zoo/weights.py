@@ -102,7 +102,8 @@ def put(model: Backbone | OnPixels, bundle: Bundle, *, strict: bool = True, keep
     backbone.load_state_dict({**own, **fitted.state})
     if not keep:
         backbone.preprocess = bundle.preprocess
-        backbone.preprocess = bundle.preprocess and preprocessing(backbone)  # of its channels and classes
+        if bundle.preprocess is not None:
+            backbone.preprocess = preprocessing(backbone)  # for its channels and classes
     name = backbone.built_as.get("name", "")
     told = told_options(bundle, name) if name else {}
     usual = BACKBONES[name].options if name in BACKBONES else {}

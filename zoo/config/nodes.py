@@ -24,11 +24,11 @@ from zoo.backbones import BACKBONES
 from zoo.bundle import opened
 from zoo.criteria import CRITERIA
 from zoo.data import DATASETS, ImageData, create_data
-from zoo.data.classes import positions, wnids
+from zoo.data.classes import wnids
 from zoo.optim import parameter_groups
 from zoo.pixels import OnPixels, for_channels, on_pixels
 from zoo.registry import REQUIRED, Registry, suggest
-from zoo.sources import Preprocess
+from zoo.sources import Preprocess, imagenet_classes
 from zoo.weights import create_model, load_checkpoint, told_options
 
 GROUPS = {"backbone": BACKBONES, "criterion": CRITERIA, "data": DATASETS}  # those whose nodes are registry rows
@@ -172,17 +172,18 @@ def start(cfg: DictConfig) -> Start:
 def fill(cfg: DictConfig, data: ImageData, expected: Preprocess | None = None) -> None:
     """Puts the data's classes, channels and image size, and the stem that suits it, where the backbone's node has null.
 
-    expected: by the weights to start from: their mean and std become the data's where its node has null; folders of
-    WordNet ids get the places of ImageNet's classes, if these are theirs. Raises ValueError if the node says otherwise
-    than the data.
+    expected: by the weights to start from: their mean and std become the data's where its node has null. Folders of
+    WordNet ids get the places of ImageNet's 1000 classes, if these are theirs or the backbone's node has as many.
+    Raises ValueError if the node says otherwise than the data.
     """
     if expected is not None:
         for key in "mean", "std":
             if cfg.data.get(key) is None:
                 cfg.data[key] = list(for_channels(getattr(expected, key), data.in_chans))
                 setattr(data, key, list(cfg.data[key]))
-        if set(data.classes) <= set(wnids()) and positions(data.classes, expected.classes):
-            data.number_as(expected.classes)
+    of_imagenet = expected is not None and expected.classes == imagenet_classes()
+    if (of_imagenet or cfg.backbone.get("num_classes") == len(wnids())) and set(data.classes) <= set(wnids()):
+        data.number_as(imagenet_classes())
     for key in FROM_DATA:
         if key not in cfg.backbone:
             continue
