@@ -226,6 +226,11 @@ def test_two_urls_that_end_in_the_same_name_do_not_meet(site):
     [
         ("http://example.com/model.pth", "", "not protected on its way: use https://"),
         (f"http://example.com/model-{SHA[:8]}.pth", "", "not protected on its way"),
+        (
+            f"http://example.com/model.pth#sha256={SHA[:16]}",
+            "",
+            "not protected on its way",
+        ),
         ("http://127.0.0.1.example.com/model.pth", "", "not protected on its way"),
         ("http://localhost.example.com/model.pth", "", "not protected on its way"),
         ("ftp://example.com/model.pth", SHA, "is not an https:// address of a file"),

@@ -287,3 +287,28 @@ def test_the_model_shares_no_memory_with_what_it_was_given_and_changes_nothing_o
         model.conv1.weight.zero_()
     assert state.keys() == before.keys()
     assert all(torch.equal(state[key], before[key]) for key in state)
+
+
+def test_what_trainers_keep_beside_and_around_a_state_dict_is_seen_through():
+    model = zoo.create_model("lenet5", num_classes=3)
+    own = model.state_dict()
+    averaged = {"n_averaged": torch.tensor(3), **{f"module.{key}": value for key, value in own.items()}}
+    for content in {"model_ema": averaged}, {"model": {"state_dict": own}}:
+        assert_same(model, fit.state_dict(content, own))
+    beside = {**{f"model.{key}": value for key, value in own.items()}, "criterion.weight": torch.ones(3)}
+    assert fit.state_dict(beside, own).keys() == {*own, "criterion.weight"}
+    with pytest.raises(ValueError, match=r"1 unexpected: criterion\.weight"):
+        zoo.load_weights(model, beside)
+    assert zoo.load_weights(model, beside, strict=False).unexpected == ("criterion.weight",)
+
+
+@pytest.mark.parametrize("change", [lambda v: v.to("meta"), lambda v: v.to_sparse()], ids=["meta", "sparse"])
+def test_tensors_without_numbers_and_sparse_ones_are_refused_by_name(change):
+    model = zoo.create_model("lenet5")
+    with pytest.raises(ValueError, match=r"holds tensors without numbers, or sparse ones: fc1\.weight"):
+        zoo.load_weights(model, {**model.state_dict(), "fc1.weight": change(model.fc1.weight.detach())})
+
+
+def test_an_option_that_the_weights_were_not_made_for_is_refused_before_anything_is_fetched():
+    with pytest.raises(ValueError, match=r"padding=symmetric, but the weights in1k of .* need padding=same"):
+        zoo.create_model("efficientnet_v2_s", pretrained="in1k", padding="symmetric")
