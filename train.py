@@ -16,11 +16,11 @@ def train(cfg: DictConfig, folder: Path) -> None:
 
     from zoo import create_model, load_checkpoint, on_pixels
     from zoo.callbacks import Pictures
-    from zoo.checkpoint import WholeCheckpoints, replace
+    from zoo.checkpoint import WholeCheckpoints
     from zoo.classifier import Classifier
     from zoo.criteria import CRITERIA, check_serves
     from zoo.data import create_data
-    from zoo.files import checkpoint_file
+    from zoo.files import checkpoint_file, whole
     from zoo.pictures import PICTURES, applicable
     from zoo.probes.accuracy import accuracy
     from zoo.report import results
@@ -58,7 +58,8 @@ def train(cfg: DictConfig, folder: Path) -> None:
         default_root_dir=folder,
     )
     if trainer.is_global_zero:
-        replace(folder / "config.yaml", OmegaConf.to_yaml(cfg))
+        with whole(folder / "config.yaml") as fresh:
+            OmegaConf.save(cfg, fresh)
     trainer.fit(classifier, ckpt_path=cfg.resume and checkpoint_file(cfg.resume, "last"))
     if not trainer.is_global_zero:
         return

@@ -1,7 +1,6 @@
 """What a run does on the side: checkpoints, progress, pictures, and the metrics file."""
 
 import csv
-import io
 import logging
 import math
 import sys
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from zoo.checkpoint import replace
+from zoo.files import whole
 
 logger = logging.getLogger(__name__)
 
@@ -217,12 +216,11 @@ class MetricsFile(Logger):
             *(name for name in ("epoch", "step") if name in names),
             *(n for n in names if n not in ("epoch", "step")),
         ]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        replace(self.path, text.getvalue())
+        with whole(self.path) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self._rows)
         self._changed = False
 
     @rank_zero_only

@@ -1,6 +1,5 @@
 """Whole or absent: the one CheckpointIO, hashes, random states."""
 
-import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,46 +29,27 @@ class WholeCheckpoints(CheckpointIO):
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Saves beside the old file, flushes, names both hashes in the sidecar, and only then moves over the old file.
+    """Saves beside the old file, names both hashes in the sidecar, and only then moves over the old file.
 
     Raises OSError if the disk does not take it; the old file is then as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for stale in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it wrote
         stale.unlink()
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with fresh.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        lines = [f"new {fetch.digest(fresh)}"]
-        if path.is_file():
-            lines.append(f"previous {fetch.digest(path)}")
-        replace(files.sidecar(path), "\n".join(lines) + "\n")
-        fresh.replace(path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        fresh.unlink(missing_ok=True)
-        system = system_error(error) if isinstance(error, OSError | RuntimeError) else None
-        if system is None:
+        with files.whole(path) as fresh:
+            with fresh.open("wb") as file:
+                torch.save(dict(content), file)
+            lines = [f"new {fetch.digest(fresh)}"]
+            if path.is_file():
+                lines.append(f"previous {fetch.digest(path)}")
+            with files.whole(files.sidecar(path)) as sidecar:
+                sidecar.write_text("\n".join(lines) + "\n")
+    except (OSError, RuntimeError) as error:
+        if (system := system_error(error)) is None:
             raise
         kept = f"; the checkpoint before it is kept: {path}" if path.is_file() else ""
         raise OSError(f"cannot save {path} ({system.strerror}){kept}") from error
-
-
-def replace(path: Path, text: str) -> None:
-    """Writes a small text file whole or not at all."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
 
 
 def system_error(error: BaseException | None) -> OSError | None:
@@ -77,15 +57,6 @@ def system_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def sync_folder(folder: Path) -> None:
-    """A rename is on the disk only when its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def random_states() -> dict[str, Any]:

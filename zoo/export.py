@@ -6,8 +6,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from zoo.backbones import BACKBONES, Backbone, is_model, list_models
 from zoo.bundle import CONFIG, WEIGHTS
 from zoo.fetch import digest
-from zoo.files import checkpoint_file, read, sidecar
+from zoo.files import checkpoint_file, read, sidecar, whole
 from zoo.pixels import OnPixels, bare, on_pixels, preprocessing
 from zoo.registry import suggest
 from zoo.sources import TORCHVISION
@@ -246,17 +245,6 @@ def save(content: dict[str, Any], source: str | Path, out: str | None, name: str
     with whole(path) as fresh:
         fresh.write_bytes(buffer.getbuffer())
     return path
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path beside it to write to, which becomes it at the end, or is gone if anything fails."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield fresh
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def written(file: Path, load: str, *, path: Path | None = None, note: str = "") -> Exported:

@@ -1,9 +1,12 @@
-"""A weights file → plain types and tensors. No code that a file holds is ever run."""
+"""A weights file → plain types and tensors, without running code that it holds; and files that are written whole."""
 
+import os
 import pickletools
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +114,25 @@ def check_hash(path: Path) -> None:
     known = re.findall(r"\b[0-9a-f]{64}\b", sidecar(path).read_text().lower())
     if digest(path) not in known:
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one in {sidecar(path).name}")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path beside it to write to, which takes its place at the end, on the disk, or is gone if anything fails."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield fresh
+        sync(fresh)
+        fresh.replace(path)
+        sync(path.parent)  # a rename is on the disk only when its folder is
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file or a folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,9 +1,8 @@
 """Name, file, folder or URL → checked state dict → model. The only loader; it never runs code that a file holds."""
 
+import hashlib
 import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,8 +12,7 @@ from zoo import sources
 from zoo.backbones import BACKBONES, Backbone
 from zoo.backbones.backbone import check_count
 from zoo.bundle import CONFIG, FORMAT, WEIGHTS, Bundle, check_card, opened, preprocess_in
-from zoo.fetch import digest
-from zoo.files import checkpoint_file, read
+from zoo.files import checkpoint_file, read, whole
 from zoo.fit import LoadReport, fit, state_dict
 from zoo.pixels import OnPixels, bare, on_pixels, preprocessing
 
@@ -139,30 +137,25 @@ def save_pretrained(model: Backbone | OnPixels, folder: str | Path) -> Path:
     Whole or not at all; what an earlier call left there is replaced. Raises ValueError for a model that create_model
     did not make, FileExistsError if something else is in the folder.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     backbone, folder = bare(model), Path(folder)
     if not backbone.built_as:
         raise ValueError(f"this {type(backbone).__name__} was not made by create_model: nobody could build it again")
     if folder.exists() and (not folder.is_dir() or {file.name for file in folder.iterdir()} - {WEIGHTS, CONFIG}):
         raise FileExistsError(f"{folder} holds other things: save_pretrained wants a folder of its own")
-    place = folder.resolve()  # "." has no name
-    fresh = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        fresh.mkdir(parents=True)
-        save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, fresh / WEIGHTS)
-        facts = {
-            "format": FORMAT,
-            "backbone": {**backbone.built_as, "num_classes": backbone.num_classes, "in_chans": backbone.in_chans},
-            "preprocess": asdict(preprocessing(model)),
-            "sha256": digest(fresh / WEIGHTS),  # a folder of which one file is old and one new is told so
-        }
-        (fresh / CONFIG).write_text(json.dumps({"zoo": facts}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        folder.mkdir(exist_ok=True)
-        for name in WEIGHTS, CONFIG:
-            (fresh / name).replace(folder / name)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    weights = save({key: value.contiguous() for key, value in backbone.state_dict().items()})
+    facts = {
+        "format": FORMAT,
+        "backbone": {**backbone.built_as, "num_classes": backbone.num_classes, "in_chans": backbone.in_chans},
+        "preprocess": asdict(preprocessing(model)),
+        "sha256": hashlib.sha256(weights).hexdigest(),  # a folder of which one file is old and one new is told so
+    }
+    config = json.dumps({"zoo": facts}, indent=1, ensure_ascii=False) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole(folder / CONFIG) as fresh_config, whole(folder / WEIGHTS) as fresh_weights:
+        fresh_weights.write_bytes(weights)
+        fresh_config.write_text(config, encoding="utf-8")
     return folder
 
 

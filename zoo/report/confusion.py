@@ -1,7 +1,6 @@
 """A confusion matrix as CSV and as a picture."""
 
 import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,18 +8,17 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from zoo.checkpoint import replace
+from zoo.files import whole
 
 INK, PAPER, DEEP, LINE = (30, 30, 36), (255, 255, 255), (20, 70, 140), (228, 228, 232)
 
 
 def save_csv(counts: Tensor, classes: Sequence[str], path: Path) -> None:
     """A row for each true class, a column for each predicted one."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true \\ predicted", *classes])
-    writer.writerows([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
-    replace(path, text.getvalue())
+    with whole(path) as fresh, fresh.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["true \\ predicted", *classes])
+        writer.writerows([name, *row] for name, row in zip(classes, counts.tolist(), strict=True))
 
 
 def save_png(counts: Tensor, classes: Sequence[str], path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from zoo.checkpoint import replace
+from zoo.files import whole
 
 
 def results(
@@ -43,7 +43,8 @@ def results(
 
 def save(content: Mapping[str, Any], path: Path) -> None:
     """Writes JSON whole or not at all. NaN, which JSON has not, becomes null."""
-    replace(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+    with whole(path) as fresh:
+        fresh.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:
