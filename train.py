@@ -1,7 +1,6 @@
 """Train a backbone: python train.py backbone=capsnet data=mnist optimizer.lr=1e-3 (--help lists the groups)."""
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -10,18 +9,14 @@ from zoo import config
 
 
 def train(cfg: DictConfig, folder: Path) -> None:
-    from lightning import Callback, Trainer, seed_everything
-    from lightning.pytorch.loggers import Logger
+    from lightning import seed_everything
     from rich.console import Console
 
     from zoo import create_model, load_checkpoint, on_pixels
-    from zoo.callbacks import Pictures
-    from zoo.checkpoint import WholeCheckpoints
     from zoo.classifier import Classifier
     from zoo.criteria import CRITERIA, check_serves
     from zoo.data import create_data
     from zoo.files import checkpoint_file, whole
-    from zoo.pictures import PICTURES, applicable
     from zoo.probes.accuracy import accuracy
     from zoo.report import results
 
@@ -33,30 +28,15 @@ def train(cfg: DictConfig, folder: Path) -> None:
     backbone = create_model(**cfg.backbone, **begun.arguments)
     backbone.check_images(data.in_chans, data.image_size, data.image_size)
     check_serves(cfg.criterion.name, backbone, cfg.backbone.name, cfg.criterion)
-    plain = OmegaConf.to_container(cfg)
     classifier = Classifier(
         on_pixels(backbone, mean=data.mean, std=data.std),
         data,
         cfg.criterion,
         optimizer=config.optimizer(cfg.optimizer),
         schedule=config.target(cfg.schedule),
-        card={
-            "backbone": plain["backbone"],
-            "preprocess": asdict(data.preprocess),
-            "config": plain,
-            "choices": config.choices(),
-        },
+        card=config.card(cfg, data),
     )
-    callbacks = [config.target(node, Callback)() for node in cfg.callbacks.values()]
-    for callback in callbacks:
-        if isinstance(callback, Pictures):
-            callback.draw = {name: PICTURES.bind(name) for name in applicable(backbone)}
-    trainer = config.target(cfg.trainer, Trainer)(
-        callbacks=callbacks,
-        logger=[config.target(node, Logger)(save_dir=folder) for node in cfg.logger.values()],
-        plugins=[WholeCheckpoints()],
-        default_root_dir=folder,
-    )
+    trainer = config.trainer(cfg, folder, backbone)
     if trainer.is_global_zero:
         with whole(folder / "config.yaml") as fresh:
             OmegaConf.save(cfg, fresh)
@@ -71,7 +51,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
         parameters=sum(p.numel() for p in backbone.parameters()),
         seconds=classifier.elapsed,
         images_per_second=classifier.images_per_second,
-        config=plain,
+        config=classifier.card["config"],
         seed=cfg.seed,
     )
     results.save(content, folder / "results.json")

@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -50,7 +51,6 @@ def fetch(url: str, *, sha256: str = "") -> Path:
     also stand behind the URL as #sha256=…, or in the file's name as torch hub has it (resnet18-f37072fd.pth). Without
     any, what came is believed. In the cache a file keeps its name if that ends in its hash; else 8 digits of the hash
     are added, or `url` and 8 digits of the URL's, so that two files called model.pth do not meet.
-
     Raises ValueError for a URL or hash that cannot be used, for content with another hash and for a web page in its
     place; OSError if nothing came or the cache folder cannot be written to.
     """
@@ -128,9 +128,7 @@ def check_scheme(url: str, *, protected: bool, origin: str = "") -> None:
     told = f"{origin} redirects to {url}, which" if origin else url
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{told} is not an https:// address of a file")
-    here = LOOPBACK.fullmatch(parts.hostname) and not (
-        origin and not LOOPBACK.fullmatch(urlsplit(origin).hostname or "")
-    )
+    here = all(LOOPBACK.fullmatch(urlsplit(each).hostname or "") for each in (url, origin or url))
     if parts.scheme == "http" and not protected and not here:
         raise ValueError(f"{told} is not protected on its way: use https://, or give its hash (#sha256=…)")
 
@@ -292,9 +290,8 @@ def in_words(error: BaseException) -> str:
 def fetch_hub(repo: str, name: str, *, revision: str | None = None) -> Path:
     """A file of a model repository ("org/name") on the Hugging Face hub, in the hub's own cache (HF_HOME).
 
-    revision: a branch, tag or commit; None for main. One that was fetched before is not asked for again, even if the
-    branch has moved on. Large files carry their SHA-256, which is checked every time.
-
+    revision: a branch, tag or commit; None for main. What was fetched before, or found absent, is not asked for again,
+    even if the branch has moved on. Large files carry their SHA-256, which is checked every time.
     Raises FileNotFoundError if the repository has no such file, OSError if it could not be fetched for another reason,
     ValueError for a malformed name or a damaged file.
     """
@@ -312,17 +309,20 @@ def fetch_hub(repo: str, name: str, *, revision: str | None = None) -> Path:
 
 def from_hub(repo: str, name: str, revision: str | None) -> tuple[Path, str]:
     """The file, and the server's name for its content if the server was asked."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    import huggingface_hub as hub
+    from huggingface_hub import constants, errors
 
-    try:
-        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=True)), ""
-    except LocalEntryNotFoundError:
-        pass
-    # Asked here first, since hf_hub_download tries for half a minute before it says that there is no network.
-    facts = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision))
-    log.info("fetching %s of %s (%s) to %s", name, repo, megabytes(facts.size), constants.HF_HUB_CACHE)
-    return Path(hf_hub_download(repo, name, revision=revision)), facts.etag or ""
+    known, etag = hub.try_to_load_from_cache(repo, name, revision=revision), ""
+    if isinstance(known, str):
+        return Path(known), ""
+    if known is not None:  # the library's mark for what the repository was found not to have
+        raise errors.EntryNotFoundError(name)
+    with suppress(errors.EntryNotFoundError):  # hf_hub_download meets it too, and leaves that mark
+        # Asked here first, since hf_hub_download tries for half a minute before it says that there is no network.
+        facts = hub.get_hf_file_metadata(hub.hf_hub_url(repo, name, revision=revision))
+        etag = facts.etag or ""
+        log.info("fetching %s of %s (%s) to %s", name, repo, megabytes(facts.size), constants.HF_HUB_CACHE)
+    return Path(hub.hf_hub_download(repo, name, revision=revision)), etag
 
 
 def hub_error(error: Exception, repo: str, name: str, revision: str | None) -> Exception:

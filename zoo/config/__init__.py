@@ -18,10 +18,11 @@ from omegaconf import DictConfig
 
 from zoo import files
 from zoo.config.complaints import explained, told
-from zoo.config.inherit import choices, inherited, settled, typed_value
-from zoo.config.nodes import device, fill, load_plugins, measured, optimizer, register, start, target
+from zoo.config.inherit import inherited, settled, typed_value
+from zoo.config.nodes import device, fill, load_plugins, measured, register, start, target
+from zoo.config.training import card, optimizer, trainer
 
-__all__ = ["choices", "device", "fill", "measured", "optimizer", "quiet", "run", "start", "target"]
+__all__ = ["card", "device", "fill", "measured", "optimizer", "quiet", "run", "start", "target", "trainer"]
 
 logger = logging.getLogger(__name__)
 

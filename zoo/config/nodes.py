@@ -16,8 +16,6 @@ import hydra
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from torch.optim import Optimizer
 
 from zoo import sources
 from zoo.backbones import BACKBONES
@@ -25,7 +23,6 @@ from zoo.bundle import opened
 from zoo.criteria import CRITERIA
 from zoo.data import DATASETS, ImageData, create_data
 from zoo.data.classes import wnids
-from zoo.optim import parameter_groups
 from zoo.pixels import OnPixels, for_channels, on_pixels
 from zoo.registry import REQUIRED, Registry, suggest
 from zoo.sources import Preprocess, imagenet_classes
@@ -245,14 +242,6 @@ def target(node: Mapping[str, Any], kind: type | None = None) -> Callable[..., A
     if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
         raise ValueError(f"_target_={name} is refused: it is no subclass of {kind.__name__}")
     return functools.partial(found, **options)
-
-
-def optimizer(node: DictConfig) -> Callable[[nn.Module], Optimizer]:
-    """The node's _target_ over a model's parameter groups; `decay_norms` and `decay_depthwise` say which decay."""
-    options = OmegaConf.to_container(node, resolve=True)
-    decay = {key: options.pop(key) for key in ("decay_norms", "decay_depthwise") if key in options}
-    build = target(options, Optimizer)
-    return lambda model: build(parameter_groups(model, **decay))
 
 
 def device(accelerator: str) -> torch.device:
