@@ -100,11 +100,26 @@ def test_auxiliary_heads_are_loaded_left_out_or_missing_without_harm(name):
     assert_same(whole, {**fresh, **body})
 
 
-def test_capsules_of_another_number_of_classes_are_refused_by_name():
-    """The decoder reads the capsules of all classes: there is no part of it that another number could use."""
-    state = copy(zoo.create_model("capsnet", image_size=17))
-    told = r"of another shape: digits\.W .* for .*, decoder\.0\.weight \(512, 160\) for \(512, 48\)"
-    refused(zoo.create_model("capsnet", image_size=17, num_classes=3), state, told)
+def test_capsules_of_other_classes_and_their_decoder_stay_and_the_rest_is_loaded():
+    state, model = (
+        moved(zoo.create_model("capsnet", image_size=17)),
+        zoo.create_model("capsnet", image_size=17, num_classes=3),
+    )
+    fresh = copy(model)
+    report = zoo.load_weights(model, state)
+    stays = "the model's own stays"
+    assert report.adapted == {
+        "digits": f"10 → 3 classes, {stays}",
+        "decoder": f"for other classes or channels, {stays}",
+    }
+    assert report.missing == report.unexpected == ()
+    own = {key for key in fresh if key.startswith(("digits.", "decoder."))}
+    assert_same(model, {**state, **{key: fresh[key] for key in own}})
+
+
+def test_capsules_of_other_images_are_refused():
+    told = r"of another shape: digits\.W \(32, "
+    refused(zoo.create_model("capsnet", image_size=20), copy(zoo.create_model("capsnet", image_size=17)), told)
 
 
 # --- other numbers of channels ----------------------------------------------------------------------------------
@@ -158,12 +173,11 @@ def test_one_channel_becomes_three_that_see_a_grey_image_as_it_was():
     torch.testing.assert_close(other(x.expand(-1, 3, -1, -1)), model(x))
 
 
-def test_channels_of_a_capsnet_are_adapted_unless_its_decoder_draws_them():
-    bare = {"image_size": 17, "decoder": False}
-    one, three = (zoo.create_model("capsnet", in_chans=channels, **bare).eval() for channels in (1, 3))
-    zoo.load_weights(three, one.state_dict())
+def test_channels_of_a_capsnet_are_adapted_and_a_decoder_that_draws_others_stays():
+    one, three = (zoo.create_model("capsnet", in_chans=channels, image_size=17).eval() for channels in (1, 3))
+    own = copy(three.decoder)
+    report = zoo.load_weights(three, one.state_dict())
     x = torch.rand(2, 1, 17, 17)
     torch.testing.assert_close(three(x.expand(-1, 3, -1, -1)), one(x))
-    whole = zoo.create_model("capsnet", in_chans=3, image_size=17)
-    drawn = r"2 of another shape: decoder\.4\.weight \(289, 1024\) for \(867, 1024\)"
-    refused(whole, copy(zoo.create_model("capsnet", image_size=17)), drawn)
+    assert report.adapted["decoder"] == "for other classes or channels, the model's own stays"
+    assert_same(three.decoder, own)

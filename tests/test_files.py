@@ -5,6 +5,7 @@ import json
 import pickle
 import random
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,14 @@ def test_no_protocol_and_no_ending_gets_code_to_run(tmp_path, protocol, ending):
         assert "is not a safetensors file" in told
     elif protocol:  # 0 is text, and told by its first bytes
         assert "exec)" in told
+
+
+@readers
+def test_a_torchscript_program_is_refused_as_one_with_advice(tmp_path, reader):
+    file = tmp_path / "traced.pt"
+    with warnings.catch_warnings(action="ignore"):  # torch.jit is on its way out; its files are not
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 1), torch.zeros(1, 2)), str(file))
+    assert "was refused: it is a TorchScript program" in refusal(reader, file)
 
 
 def test_a_whole_model_that_was_pickled_is_refused_with_the_classes_that_it_would_build(tmp_path):

@@ -52,6 +52,11 @@ def read(path: str | Path) -> Any:
                 f"{path} was refused: it would run code or build objects ({', '.join(dict.fromkeys(named))}), and only "
                 "plain types and tensors are read. If you trust it, save its state_dict alone from where it was made"
             ) from error
+        if "TorchScript" in str(error):
+            raise ValueError(
+                f"{path} was refused: it is a TorchScript program, code and weights in one. If you trust it, save the "
+                "state_dict() of what torch.jit.load makes of it"
+            ) from error
         if start.startswith(b"PK") and not zipfile.is_zipfile(path):
             raise ValueError(
                 f"{path} is damaged: its archive is cut off or broken ({path.stat().st_size} bytes)"

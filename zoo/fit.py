@@ -78,9 +78,10 @@ def fit(model: Backbone, state: Mapping[str, Tensor], *, source: str, strict: bo
     """What of `state` goes into the model, adapted to its classes, channels and dtype. The model is only looked at.
 
     Adapted are: layers whose rows are classes, where the numbers of classes differ (they stay as they are in the
-    model); heads that only one side has; convolutions that read the image, where the numbers of channels differ; and
-    floating-point types. Raises ValueError if anything else does not fit, or a number is not finite. strict: whether
-    names that are missing or unexpected are errors too.
+    model, and with them an auxiliary head that reads the classes or draws the channels, as a decoder does); heads that
+    only one side has; convolutions that read the image, where the numbers of channels differ; and floating-point types.
+    Raises ValueError if anything else does not fit, or a number is not finite. strict: whether names that are missing
+    or unexpected are errors too.
     """
     fitted, unlike = _compare(model, state, source)
     report = fitted.report
@@ -148,14 +149,22 @@ def _adapt_shapes(
 ) -> None:
     for key in [key for key in own if key in state and state[key].shape != own[key].shape]:
         new, old = own[key].shape, state[key].shape
-        layer = key.rpartition(".")[0]
-        if any(key in _under(head, own) for head in model.heads):
-            if new[1:] == old[1:] and new[0] == model.num_classes:
-                del state[key]
-                adapted[layer] = f"{old[0]} → {new[0]} classes, the model's own stays"
-        elif len(new) == len(old) == 4 and new[1] == model.in_chans and (new[0], *new[2:]) == (old[0], *old[2:]):
+        layer, head = key.rpartition(".")[0], next((head for head in model.heads if key.startswith(f"{head}.")), None)
+        axis = 1 if head is None else model.class_axis if head == model.classifier_name else 0
+        if len(new) != len(old) or new[:axis] != old[:axis] or new[axis + 1 :] != old[axis + 1 :]:
+            continue
+        if head is not None and new[axis] == model.num_classes:
+            del state[key]
+            adapted[layer] = f"{old[axis]} → {new[axis]} classes, the model's own stays"
+        elif head is None and len(new) == 4 and new[1] == model.in_chans:
             state[key] = adapt_channels(state[key], new[1])
             adapted[key] = f"{old[1]} → {new[1]} channels, {'summed' if new[1] == 1 else 'repeated and scaled'}"
+    for head in model.auxiliary_heads if adapted else ():
+        theirs = [key for key in _under(head, own) if key in state]
+        if any(state[key].shape != own[key].shape for key in theirs):  # it reads all classes or draws all channels
+            for key in theirs:
+                del state[key]
+            adapted[head] = "for other classes or channels, the model's own stays"
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:

@@ -30,6 +30,7 @@ class Backbone(nn.Module):
 
     taps: tuple[str, ...] = ()  # the modules worth looking at, from shallow to deep
     classifier_name = "fc"  # dotted name of the layer whose outputs are the classes
+    class_axis = 0  # of its weights
     make_classifier = staticmethod(linear_classifier)
     smallest = 1  # side of the smallest image that gives a score
     any_size = True  # False: `image_size` is fixed when it is built

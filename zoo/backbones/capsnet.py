@@ -22,6 +22,7 @@ class CapsNet(Backbone):
 
     taps = ("relu", "primary.conv")
     classifier_name = "digits"
+    class_axis = 2
     auxiliary_heads = ("decoder",)
     smallest = 17
     any_size = False
