@@ -16,6 +16,7 @@ import torch
 import torchvision
 from conftest import Ended
 from PIL import Image
+from test_fit import assert_same
 
 import zoo
 from zoo import bundle, checkpoint
@@ -531,6 +532,17 @@ def test_torch_hub_lists_every_name_and_nothing_else_with_paper_and_options():
     told = module.resnet50.__doc__
     assert "Deep residual learning" in told
     assert "num_classes=1000" in told
+
+
+def test_torch_hub_gives_released_weights_that_lie_in_the_cache_without_a_request(release, site):
+    theirs = zoo.create_model("resnet20")
+    planted = release("resnet20", theirs)
+    planted.parent.mkdir()
+    planted.write_bytes(site.pages.pop(f"/{planted.name}").content)
+    model = torch.hub.load(str(ROOT), "resnet20", source="local", pretrained=True)
+    assert_same(model, theirs.state_dict())
+    assert model.preprocess.classes == CIFAR10
+    assert not site.requests
 
 
 def test_torch_hub_builds_a_name_with_options():

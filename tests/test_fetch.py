@@ -1,6 +1,5 @@
 """A real server on loopback plays the network: whole, slow, cut off, changed, absent, or a web page."""
 
-import hashlib
 import logging
 import os
 import random
@@ -8,136 +7,22 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import Request
 
 import pytest
 import torch
 from conftest import ROOT
+from loopback import CONTENT, Hub, Page, commit, sha256
 
 from zoo import fetch as module
 from zoo.fetch import cache_folder, digest, fetch, fetch_hub
 
-CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
 HTML = b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>please log in</body></html>"
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 SHA = sha256(CONTENT)
 
-
-@dataclass
-class Page:
-    """What lies at one path, and how it is served."""
-
-    content: bytes = CONTENT
-    ranges: bool = True
-    etag: str = ""
-    length: bool = True  # whether Content-Length is sent
-    cuts: list[int] = field(default_factory=list)  # bytes after which the next answers break off
-    answers: list[int] = field(default_factory=list)  # status codes of the next answers
-    pause: float = 0.0  # seconds before each answer
-    shift: int = 0  # a broken server: bytes by which a range misses what was asked for
-    headers: dict[str, str] = field(default_factory=dict)
-    then: "Page | None" = None  # what lies there after the next answer
-
-
-class Site(ThreadingHTTPServer):
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.pages: dict[str, Page] = {}
-        self.requests: list[tuple[str, str]] = []  # method and path
-        self.ranges: list[str | None] = []  # of the same requests
-        self.agents: list[str | None] = []
-        self.open = threading.Event()
-        self.open.set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, *_: object) -> None:
-        """A client that has hung up is part of the game."""
-
-    def serve(self, path: str, content: bytes = CONTENT, **how: object) -> str:
-        """The URL at which it is from now on."""
-        self.pages[path] = Page(content, **how)
-        return self.url + path
-
-
-class Answer(BaseHTTPRequestHandler):
-    server: Site
-
-    def log_message(self, *_: object) -> None:
-        """Nothing on stderr."""
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        site, asked = self.server, self.headers.get("Range")
-        site.requests.append((self.command, self.path))
-        site.ranges.append(asked)
-        site.agents.append(self.headers.get("User-Agent"))
-        site.open.wait(10)
-        page = site.pages.get(self.path)
-        if page is None:
-            return self.head(404, 0, {"X-Error-Code": "RepoNotFound"})
-        time.sleep(page.pause)
-        if page.answers and (code := page.answers.pop(0)) != 200:
-            return self.head(code, 0, page.headers)
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and page.ranges else 0
-        if self.headers.get("If-Range", page.etag) != page.etag:
-            start = 0  # another version of the file
-        if start >= len(page.content) and start:
-            return self.head(416, 0, {})
-        headers = dict(page.headers)
-        if page.etag:
-            headers["ETag"] = page.etag
-        if start:
-            start += page.shift
-            headers["Content-Range"] = f"bytes {start}-{len(page.content) - 1}/{len(page.content)}"
-        body = page.content[start:]
-        self.head(206 if start else 200, len(body) if page.length else None, headers)
-        if self.command == "GET":
-            self.wfile.write(body[: page.cuts.pop(0)] if page.cuts else body)
-        if page.then:
-            site.pages[self.path] = page.then
-        return None
-
-    def head(self, code: int, length: int | None, headers: dict[str, str]) -> None:
-        self.send_response(code)
-        for key, value in headers.items():
-            self.send_header(key, value)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        self.end_headers()
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    with Site() as site:
-        thread = threading.Thread(target=site.serve_forever, args=(0.01,))
-        thread.start()
-        yield site
-        site.shutdown()
-        thread.join()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder; further attempts are made at once."""
-    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(module, "WAITS", (0.0, 0.0, 0.0))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def alone() -> dict[str, str]:
@@ -265,6 +150,19 @@ def test_a_redirect_to_an_unprotected_address_is_not_followed(site):
         ValueError, match=r"model\.pth redirects to http://192\.0\.2\.1/model\.pth, which is not protec"
     ):
         fetch(url)
+
+
+@pytest.mark.parametrize("digits", ["", SHA[:8], SHA])
+def test_a_redirect_from_the_network_to_this_machine_is_followed_only_where_a_whole_hash_is_given(digits):
+    origin, there = "https://example.com/model.pth", "http://127.0.0.1/model.pth"
+    redirects = module.Redirects(module.understand(origin, digits))
+    if digits == SHA:
+        assert redirects.redirect_request(Request(origin), None, 302, "Found", {}, there).full_url == there
+        return
+    with pytest.raises(ValueError, match=rf"{origin} redirects to {there}, which is not protected on its way"):
+        redirects.redirect_request(Request(origin), None, 302, "Found", {}, there)
+    safe = "https://127.0.0.1/model.pth"
+    assert redirects.redirect_request(Request(origin), None, 302, "Found", {}, safe).full_url == safe
 
 
 def test_redirects_are_followed_and_the_name_is_that_of_the_url_given(site):
@@ -562,43 +460,16 @@ def test_a_download_is_announced_with_size_and_folder_and_tells_the_hash_of_what
 
 # --- the hub ----------------------------------------------------------------------------------------------------
 
-COMMIT = "c0ffee" + "0" * 34
 SMALL = b'{"architecture": "lenet5"}'
 
 
-class Hub(Site):
-    """A site that plays the hub: one repository of two files, of which the large one carries its SHA-256."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        known = {"X-Repo-Commit": COMMIT}
-        large = {"X-Linked-Etag": f'"{SHA}"', "X-Linked-Size": str(len(CONTENT)), **known}
-        self.serve("/org/net/resolve/main/model.safetensors", etag='"anything"', headers=large)
-        self.serve("/org/net/resolve/main/config.json", SMALL, etag=f'"{"1" * 40}"', headers=known)
-        self.refuse("/org/net/resolve/main/absent.bin", 404, "EntryNotFound")
-        self.refuse("/org/net/resolve/v9/model.safetensors", 404, "RevisionNotFound")
-        self.refuse("/org/gated/resolve/main/model.safetensors", 403, "GatedRepo")
-        self.refuse("/org/sick/resolve/main/model.safetensors", 500, "")
-
-    def refuse(self, path: str, code: int, error: str) -> None:
-        self.serve(path, answers=[code] * 9, headers={"X-Error-Code": error, "X-Repo-Commit": COMMIT})
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """As with the environment variables HF_ENDPOINT and HF_HOME, which the library reads when it is imported."""
-    from huggingface_hub import constants
-
-    with Hub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        thread = threading.Thread(target=hub.serve_forever, args=(0.01,))
-        thread.start()
-        yield hub
-        hub.shutdown()
-        thread.join()
+def hub(hub: Hub) -> Hub:
+    """With one repository of two files, one that is locked and one that is out of order."""
+    hub.hold("org/net", {"model.safetensors": CONTENT, "config.json": SMALL})
+    hub.serve("/org/gated/resolve/main/model.safetensors", answers=[403] * 9, headers={"X-Error-Code": "GatedRepo"})
+    hub.serve("/org/sick/resolve/main/model.safetensors", answers=[500] * 9)
+    return hub
 
 
 @pytest.mark.parametrize(("name", "content"), [("model.safetensors", CONTENT), ("config.json", SMALL)])
@@ -608,7 +479,7 @@ def test_a_file_of_the_hub_is_fetched_once_and_then_used_without_a_request(hub, 
     assert [request for request in hub.requests if request[0] == "GET" and name in request[1]]
     hub.requests.clear()
     assert fetch_hub("org/net", name) == fetch_hub("org/net", name, revision="main") == path
-    assert fetch_hub("org/net", name, revision=COMMIT) == path
+    assert fetch_hub("org/net", name, revision=commit("org/net")) == path
     assert not hub.requests
 
 

@@ -308,3 +308,55 @@ def test_weights_that_are_not_finite_are_named_with_their_file(tmp_path):
     folder = zoo.save_pretrained(model, tmp_path / "saved")
     with pytest.raises(ValueError, match=rf"{folder / 'model.safetensors'} are not all finite numbers: conv1\.weight"):
         zoo.load_pretrained(folder)
+
+
+# --- on the hub -------------------------------------------------------------------------------------------------
+
+
+def filled(model: zoo.Backbone, source: str) -> zoo.Backbone:
+    zoo.load_weights(model, source)
+    return model
+
+
+LOADS = {
+    "load_pretrained": zoo.load_pretrained,
+    "load_weights": lambda source: filled(zoo.create_model("resnet20", n=1, num_classes=3).eval(), source),
+    "checkpoint_path": lambda source: zoo.create_model("resnet20", num_classes=3, checkpoint_path=source).eval(),
+}
+
+
+@pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
+def test_a_repository_gives_the_scores_and_preprocessing_of_the_revision_that_is_asked_for(hub, tmp_path, load):
+    x, asked = torch.rand(2, 3, 32, 32), {}
+    for revision, size in ("v1", 32), ("main", 48):
+        model = asked[f"hf-hub:org/net@{revision}"] = small_net()
+        model.preprocess = replace(FACTS, size=size)
+        hub.hold("org/net", content(zoo.save_pretrained(model, tmp_path / revision)), revision=revision)
+    asked["hf-hub:org/net"] = model
+    for _ in range(2):
+        for source, expected in asked.items():
+            model = load(source)
+            assert torch.equal(model(x), expected(x))
+            assert model.preprocess == expected.preprocess
+        hub.pages.clear()  # what was fetched is not asked for again
+
+
+def test_a_repository_with_weights_alone_tells_nothing_and_is_not_asked_again_either(hub, folder):
+    hub.hold("org/net", {"model.safetensors": content(folder)["model.safetensors"]})
+    for _ in range(2):
+        hub.requests.clear()
+        model = zoo.create_model("resnet20", n=1, num_classes=3, checkpoint_path="hf-hub:org/net")
+        assert_same(model, small_net_state(folder))
+        assert model.preprocess is None
+        with pytest.raises(
+            ValueError, match=r"hf-hub:org/net: .* create_model\(name, checkpoint_path=…\) takes weights"
+        ):
+            zoo.load_pretrained("hf-hub:org/net")
+    assert not hub.requests
+
+
+def test_a_repository_whose_two_files_are_of_two_saves_is_refused(hub, folder, tmp_path):
+    other = zoo.save_pretrained(small_net(), tmp_path / "other")
+    hub.hold("org/net", {**content(folder), "model.safetensors": content(other)["model.safetensors"]})
+    with pytest.raises(ValueError, match=r"is damaged: its SHA-256 is not the one in config\.json"):
+        zoo.load_pretrained("hf-hub:org/net")

