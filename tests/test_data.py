@@ -12,9 +12,10 @@ from torch import Tensor
 
 from zoo.data import AUGMENTS, DATASETS, Batches, ImageData, create_data
 from zoo.data.augment import crop, flip
-from zoo.data.module import seed_of
-from zoo.data.sets import Sets, stratified
-from zoo.data.sources import Arrays, Source
+from zoo.data.batches import seed_of
+from zoo.data.images import Arrays, Images
+from zoo.data.selection import stratified
+from zoo.data.sets import Sets
 
 MOVES = {"crop": {"padding": 2, "fill": "reflect"}, "flip": {}}
 Make = Callable[..., Path]
@@ -34,7 +35,7 @@ def draws(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def moved(source: Source, **options) -> Batches:
+def moved(source: Images, **options) -> Batches:
     augment = [AUGMENTS.bind(name, **its) for name, its in MOVES.items()]
     return Batches(source, training=True, shuffle=True, augment=augment, **options)
 

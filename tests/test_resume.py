@@ -15,6 +15,7 @@ from conftest import ROOT, Ended, start
 
 PLUGIN = Path(__file__).with_name("plugin.py")
 RUN = ("backbone=lenet5", "data=textures", "data.size=28", "data.channels=1", "data.count=128", "data.batch_size=32")
+SAVED_AT_EACH_STEP = ("callbacks.checkpoint.every_n_steps=1",)
 EPOCHS = ("trainer.max_epochs=4", "trainer.log_every_n_steps=2")  # of 3 batches
 Run = Callable[..., Ended]
 
@@ -40,11 +41,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, str]]:
     """Runs in processes of their own, by the accident that ended them: folder, exit code, what was printed."""
     accidents = {"after epoch 2": ("kill", 7), "in epoch 3": ("kill", 9), "by Ctrl-C": ("interrupt", 9)}
+    accidents |= {"in epoch 3, which is saved at each step": ("kill", 9)}
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: bits depend on it
     folders = {name: tmp_path_factory.mktemp("ended") / "run" for name in accidents}
     started = {
         name: subprocess.Popen(
-            [sys.executable, "train.py", *begin(folders[name], *accident)],
+            [sys.executable, "train.py", *begin(folders[name], *accident), *SAVED_AT_EACH_STEP * ("each step" in name)],
             cwd=ROOT,
             env=alone,
             stdout=subprocess.DEVNULL,
@@ -57,13 +59,16 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int
     return {name: (folders[name], started[name].returncode, printed[name]) for name in accidents}
 
 
-@pytest.mark.parametrize("when", ["after epoch 2", "in epoch 3", "by Ctrl-C"])
+@pytest.mark.parametrize(
+    ("when", "saved"),
+    [("after epoch 2", 6), ("in epoch 3", 6), ("by Ctrl-C", 6), ("in epoch 3, which is saved at each step", 8)],
+)
 def test_a_resumed_run_equals_the_run_that_nobody_ended_bit_for_bit(
-    when: str, whole: Path, ended: dict[str, tuple[Path, int, str]], run: Run
+    when: str, saved: int, whole: Path, ended: dict[str, tuple[Path, int, str]], run: Run
 ):
     folder, code, _ = ended[when]
     assert code == (130 if when == "by Ctrl-C" else -signal.SIGKILL)
-    assert state(folder)["global_step"] == 6
+    assert state(folder)["global_step"] == saved
     resumed = run("train", f"resume={folder}", f"plugins=[{PLUGIN}]")
     assert resumed.code == 0, resumed.err
     assert "changed: nothing" in resumed.err
@@ -71,7 +76,7 @@ def test_a_resumed_run_equals_the_run_that_nobody_ended_bit_for_bit(
     assert "epoch 2/4" not in resumed.err
     one, other = state(whole), state(folder)
     assert one["global_step"] == other["global_step"] == 12
-    for part in "state_dict", "optimizer_states", "lr_schedulers", "callbacks", "random":
+    for part in "state_dict", "optimizer_states", "lr_schedulers", "callbacks", "random", "epoch_so_far":
         same(one[part], other[part])
     results = [json.loads((each / "results.json").read_text()) for each in (whole, folder)]
     assert results[0]["test"] == results[1]["test"]
@@ -93,10 +98,11 @@ def same(one: object, other: object) -> None:
         assert one == other
 
 
+@pytest.mark.parametrize("when", ["in epoch 3", "in epoch 3, which is saved at each step"])
 def test_the_metrics_file_goes_on_where_the_checkpoint_was(
-    whole: Path, ended: dict[str, tuple[Path, int, str]], run: Run
+    when: str, whole: Path, ended: dict[str, tuple[Path, int, str]], run: Run
 ):
-    folder, *_ = ended["in epoch 3"]
+    folder, *_ = ended[when]
     if not (folder / "results.json").is_file():
         assert run("train", f"resume={folder}", f"plugins=[{PLUGIN}]").code == 0
     timed = ("images_per_second", "step/images_per_second")

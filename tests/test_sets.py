@@ -17,7 +17,8 @@ from test_data import draws, moved, numbered, same
 from torch import Tensor
 
 from zoo.data import DATASETS, Batches, create_data
-from zoo.data.sources import Arrays, Source, decode
+from zoo.data.decode import decode
+from zoo.data.images import Arrays, Images
 
 COLOURS = {"cat": (200, 20, 10), "dog": (10, 200, 20), "fox": (20, 10, 200)}
 DAMAGES = {"emptied": b"", "a web page": b"<html>404</html>", "cut in half": None}
@@ -117,7 +118,7 @@ def folder(tmp_path: Path) -> Make:
     return make
 
 
-def streamed(root: Path, **options) -> Source:
+def streamed(root: Path, **options) -> Images:
     """All images of a folder as one source."""
     options = {"root": str(root), "size": 16, "workers": 0, "test_fraction": 0, **options}
     return DATASETS.build("image_folder", **options).train

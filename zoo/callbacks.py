@@ -27,12 +27,15 @@ class Checkpoints(Checkpoint):
     """checkpoints/last.ckpt at each epoch's end, and best.ckpt where `monitor` is the best so far.
 
     mode: "min" or "max". A value that is not finite is never the best; a tie goes to the earlier epoch.
+    every_n_steps: also saves last.ckpt inside of long epochs.
     """
 
-    def __init__(self, *, monitor: str = "val/top1_error", mode: str = "min") -> None:
+    def __init__(self, *, monitor: str = "val/top1_error", mode: str = "min", every_n_steps: int | None = None) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"callbacks.checkpoint.mode must be min or max, not {mode!r}")
-        self.monitor, self.mode = monitor, mode
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"callbacks.checkpoint.every_n_steps={every_n_steps} must be 1 or above, or null")
+        self.monitor, self.mode, self.every_n_steps = monitor, mode, every_n_steps
         self.best: float | None = None
         self.saved_step = 0
 
@@ -42,6 +45,13 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.file(trainer, "best").is_file():  # resumed into a new folder, which shall have a best of its own
             self.best = None
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        due = self.every_n_steps and step > self.saved_step and step % self.every_n_steps == 0
+        if due and not trainer.is_last_batch and step != trainer.max_steps:  # which the epoch's end saves, validated
+            self.saved_step = step
+            trainer.save_checkpoint(self.file(trainer, "last"))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         better = self._is_best(trainer.callback_metrics.get(self.monitor))
@@ -93,10 +103,10 @@ class RunProgress(ProgressBar):
     def print(self, *args: Any, **kwargs: Any) -> None:
         logger.info(" ".join(map(str, args)))
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._drawn = self._started = time.perf_counter()
-        if not self._enabled or not sys.stderr.isatty():
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._bar is not None or not self._enabled or not sys.stderr.isatty():
             return
+        self._drawn = time.perf_counter()
         columns = (
             "{task.description}",
             BarColumn(None),
@@ -116,8 +126,7 @@ class RunProgress(ProgressBar):
         if self._bar is None or now - self._drawn < self.interval:
             return
         self._drawn = now
-        totals = pl_module.totals["train"]
-        means, rate = totals.read(), totals.images * trainer.world_size / (now - self._started)
+        means, rate = pl_module.totals["train"].read(), pl_module.images_per_second
         text = f"loss {means['loss']:.3f}  top-1 {100 - means['top1_error']:.1f} %  {rate:,.0f} images/s"
         self._bar.update(self._task, completed=batch_idx + 1, now=text)
         self._bar.refresh()

@@ -46,7 +46,7 @@ class Classifier(LightningModule):
         self.elapsed = 0.0  # seconds of the whole fit, over all lives of the run
         self._resumed_at: float | None = None
         self._logged_at = 0
-        self._restored: Mapping[str, Any] | None = None
+        self._restored: Mapping[str, Any] | None = None  # what a checkpoint said of the run, until training starts
 
     @property
     def images_per_second(self) -> float:
@@ -97,7 +97,7 @@ class Classifier(LightningModule):
         if self._restored is None:
             return
         # only now: building loaders and optimisers draws from the generators too
-        checkpoint.restore_random_states(self._restored)
+        checkpoint.restore_random_states(self._restored["random"])
         # A restored optimiser brings its old rates along, which may have been overridden since.
         scheduler = self.lr_schedulers()
         scheduler.base_lrs = [group["initial_lr"] for group in self._configured]
@@ -105,6 +105,14 @@ class Classifier(LightningModule):
             self.trainer.optimizers[0].param_groups, self._configured, scheduler.lr_lambdas, strict=True
         ):
             group.update(new, lr=new["initial_lr"] * factor(scheduler.last_epoch))
+
+        if epoch := self._restored["epoch"]:  # it goes on inside an epoch, of whose start nobody will tell
+            self.on_train_epoch_start()
+            for part, saved in epoch["totals"].items():
+                self.totals[part].load_state_dict(saved, self.device)
+            self._logged_at = self.global_step
+            # not left to Lightning, which forgets it for loaders that configure_optimizers has asked for
+            self.trainer.train_dataloader.load_state_dict(epoch["batches"])
 
     def on_train_epoch_start(self) -> None:
         self.totals["train"], self.totals["step"] = Totals(), Totals()
@@ -123,10 +131,12 @@ class Classifier(LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if self.trainer.max_steps != -1 and self.global_step >= self.trainer.max_steps:
             self.trainer.should_stop = True  # makes Lightning validate where it would otherwise just end
-        if self.global_step > self._logged_at and self.global_step % self.trainer.log_every_n_steps == 0:
-            self._log_step()
+        self._log_step()
 
     def _log_step(self) -> None:
+        """Logs what is due after this step, once."""
+        if self.global_step <= self._logged_at or self.global_step % self.trainer.log_every_n_steps:
+            return
         totals = self.totals["step"]
         means = totals.read()
         self._stop_unless_finite(means["loss"])
@@ -188,17 +198,30 @@ class Classifier(LightningModule):
             )
 
     def on_save_checkpoint(self, content: dict[str, Any]) -> None:
-        done = {"epochs": self.current_epoch + 1, "whole": self.trainer.is_last_batch}  # False: max_steps cut the last
-        content["zoo"] = {"format": FORMAT, **done, **self.card}
+        inside = self._resumed_at is not None  # of an epoch, in which the run goes on where it was
+        running = time.perf_counter() - self._resumed_at if inside else 0.0
+        if inside:  # what was logged before must not be lost with the process
+            self._log_step()
+            for logger in self.loggers:
+                logger.save()
+        content["zoo"] = {
+            "format": FORMAT,
+            "epochs": self.current_epoch + (not inside),
+            "whole": inside or self.trainer.is_last_batch,  # False: max_steps cut the last epoch, which was ended there
+            **self.card,
+        }
         content["random"] = checkpoint.random_states()
+        totals = {part: self.totals[part].state_dict() for part in ("train", "step")}
+        batches = self.trainer.train_dataloader.state_dict()
+        content["epoch_so_far"] = {"totals": totals, "batches": batches} if inside else {}
         content["clock"] = {
             "images": self.images,
-            "seconds": self.seconds,
+            "seconds": self.seconds + running,
             "elapsed": time.perf_counter() - self._begun,
         }
 
     def on_load_checkpoint(self, content: dict[str, Any]) -> None:
-        self._restored = content["random"]
+        self._restored = {"random": content["random"], "epoch": content["epoch_so_far"]}
         self.images, self.seconds, self.elapsed = (content["clock"][key] for key in ("images", "seconds", "elapsed"))
 
     def on_fit_end(self) -> None:

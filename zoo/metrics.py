@@ -1,6 +1,7 @@
 """Scores and labels → errors in percent, counted on the device and read once."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,13 @@ class Totals:
             # Sums in double: an epoch's small losses must not drown in single precision. MPS has none.
             value = value.to(torch.float32 if value.device.type == "mps" else torch.float64)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images": self.images, "sums": dict(self._sums)}
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        self.images = state["images"]
+        self._sums = {name: value.to(device) for name, value in state["sums"].items()}
 
     def tensor(self, device: torch.device) -> Tensor:
         """Everything that must be added up over processes, as one vector."""

@@ -1,123 +1,77 @@
-"""Sets → batches. A batch is a function of (seed, epoch, step): what a resumed run sees is what it would have seen."""
+"""A named set, cut into parts, as batches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image
 
 from zoo.data.augment import AUGMENTS
+from zoo.data.batches import Batches
 from zoo.data.classes import positions
-from zoo.data.sets import DATASETS, Sets, stratified
-from zoo.data.sources import Source
+from zoo.data.images import Arrays, Images
+from zoo.data.resident import placed
+from zoo.data.selection import fewer, long_tailed, relabelled, stratified
+from zoo.data.sets import DATASETS, Sets
+from zoo.data.streams import streamed
 from zoo.sources import Preprocess
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training images, by where: while a file is decoded, to a batch, to a batch and its labels."""
+
+    crop: partial | None = None
+    transforms: Sequence[partial] = ()
+    batch: Sequence[partial] = ()
+    mix: Sequence[partial] = ()
 
 
-def seed_of(*position: int) -> int:
-    """A 64-bit seed for a place in a run, such as (seed, epoch, step, rank); no two places share one."""
-    # The length goes in too: NumPy pads with zeros, which would make (seed, epoch) the same as (seed, epoch, 0, 0).
-    return int(np.random.SeedSequence((len(position), *position)).generate_state(1, np.uint64)[0])
-
-
-class Batches:
-    """An epoch over a source: images float (N, C, H, W) in [0, 1] on `device`, and labels (N,).
-
-    `epoch` is asked for the epoch's number when an iteration begins. Of `world` processes each sees every world-th
-    image; training leaves out what does not fill a batch in all of them.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        training: bool = False,
-        shuffle: bool = False,
-        augment: Sequence[Augment] = (),
-        epoch: Callable[[], int] = int,
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.device = torch.device(device)
-        self.source = source.to(self.device)
-        self.batch_size, self.seed, self.training, self.shuffle = batch_size, seed, training, shuffle
-        self.augment, self.epoch, self.rank, self.world = augment, epoch, rank, world
-
-    def order(self, epoch: int) -> Tensor:
-        """This process's indices in an epoch."""
-        count = len(self.source.labels)
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(seed_of(self.seed, epoch))
-            indices = torch.randperm(count, generator=generator)
-        else:
-            indices = torch.arange(count)
-        if self.training:
-            indices = indices[: count - count % (self.batch_size * self.world)]
-        return indices[self.rank :: self.world]
-
-    def __len__(self) -> int:
-        count = len(self.source.labels)
-        if self.training:
-            return count // (self.batch_size * self.world)
-        return -(-len(range(self.rank, count, self.world)) // self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        epoch = self.epoch()
-        for step, (images, labels) in enumerate(self.source.batches(self.order(epoch).split(self.batch_size))):
-            x = images.to(self.device, non_blocking=True).to(torch.float32) / 255
-            if self.augment:
-                generator = torch.Generator(self.device)
-                generator.manual_seed(seed_of(self.seed, epoch, step, self.rank))
-                for change in self.augment:
-                    x = change(x, generator)
-            yield x, labels.to(self.device, non_blocking=True)
+def augmentation(nodes: Mapping[str, Mapping[str, Any] | None]) -> Augmentation:
+    """Operations by name, in order, each with its options, or None to leave it out. Raises as AUGMENTS.bind does."""
+    found: dict[str, list[partial]] = {"file": [], "image": [], "batch": [], "label": []}
+    for name, options in nodes.items():
+        if options is not None:
+            facts = AUGMENTS[name].facts
+            found[facts.get("each", "batch")].append(AUGMENTS.bind(name, **options))
+    (crop,) = found["file"] or [None]
+    if crop or found["image"]:  # a wrong option is told now, and not as an image that could not be read
+        shown = Image.new("RGB", (8, 8))
+        shown = crop(shown, 8) if crop else shown
+        for change in found["image"]:
+            change(shown)
+    return Augmentation(crop, found["image"], found["batch"], found["label"])
 
 
 class ImageData:
     """A named set, cut into training, validation and test part, as batches.
 
-    mean, std: for each channel in units of [0, 1]; None takes the training part's own.
+    mean, std: for each channel in units of [0, 1]; None takes the training part's own. resident: as `placed` has it.
     Raises ValueError if a part cannot fill a batch or holds no image.
     """
 
     def __init__(
         self,
         name: str,
-        sets: Sets,
+        parts: Mapping[str, Images],
+        classes: Sequence[str],
         *,
         batch_size: int,
-        val_fraction: float,
         seed: int,
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
-        augment: Sequence[partial],
+        augment: Augmentation,
+        balanced: bool,
+        resident: bool | str,
     ) -> None:
-        self.name, self.classes = name, sets.classes
+        self.name, self.parts, self.classes = name, dict(parts), tuple(classes)
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: a batch has at least one image")
-        train, val = sets.train, sets.val
-        if not len(train.labels):  # there to be measured on alone
-            val = train
-        elif val is None:
-            kept, held_out = stratified(train.labels, val_fraction, seed)
-            train, val = train.subset(kept), train.subset(held_out)
-        self.parts: dict[str, Source] = {"train": train, "val": val, "test": sets.test}
-        for part, source in self.parts.items():
-            if not len(source.labels) and (part == "test" or len(train.labels)):
-                why = f" (data.val_fraction={val_fraction})" if part == "val" else ""
-                raise ValueError(f"data {name} has no {part} images{why}")
-        if 0 < len(train.labels) < batch_size:
-            have = f"data {name} has {len(train.labels)} training images"
-            raise ValueError(f"{have}, fewer than a batch (data.batch_size={batch_size})")
-        self.in_chans, self.image_size, width = sets.test.shape
+        self.balanced, self.resident = balanced, resident
+        self._placed: dict[tuple[str, torch.device], Images] = {}
+        train = self.parts["train"]
+        self.in_chans, self.image_size, width = self.parts["test"].shape
         if width != self.image_size:
             raise ValueError(f"data {name} has images of {self.image_size}×{width}; they must be square")
         own_mean, own_std = train.statistics() if mean is None or std is None else (None, None)
@@ -152,11 +106,13 @@ class ImageData:
         if to != list(range(len(classes))):
             renumbered = torch.tensor(to)
             self.parts = {part: replace(s, labels=renumbered[s.labels]) for part, s in self.parts.items()}
+            self._placed.clear()
         self.classes = tuple(classes)
 
     def batches(self, part: str, device: torch.device | str = "cpu", *, rank: int = 0, world: int = 1) -> Batches:
         """One part ("train", "val" or "test") in its own order, not augmented."""
-        return Batches(self.parts[part], batch_size=self.batch_size, device=device, rank=rank, world=world)
+        images = self._on(part, self.parts[part], torch.device(device))
+        return Batches(images, batch_size=self.batch_size, device=device, rank=rank, world=world)
 
     def training(
         self,
@@ -168,22 +124,34 @@ class ImageData:
         world: int = 1,
     ) -> Batches:
         """The training part in an order that changes with the epoch, augmented, in whole batches."""
-        train = self.parts["train"]
+        train, change = self.parts["train"], self.augment
         if len(train.labels) < self.batch_size * world:
             batches = f"a batch in each of {world} processes (data.batch_size={self.batch_size})"
             raise ValueError(f"data {self.name} has {len(train.labels)} training images, fewer than {batches}")
+        if change.crop or change.transforms:
+            train = streamed(train) if isinstance(train, Arrays) else train
+            train = replace(train, crop=change.crop, transforms=change.transforms)
         return Batches(
-            train,
+            self._on("training", train, torch.device(device)),
             batch_size=self.batch_size,
             seed=self.seed,
             training=True,
             shuffle=shuffle,
-            augment=self.augment,
+            balanced=self.balanced,
+            augment=change.batch,
+            mix=change.mix,
+            num_classes=self.num_classes,
             epoch=epoch,
             device=device,
             rank=rank,
             world=world,
         )
+
+    def _on(self, part: str, images: Images, device: torch.device) -> Images:
+        """Placed once: another iteration over the part takes no second copy of it."""
+        if (part, device) not in self._placed:
+            self._placed[part, device] = placed(images, device, self.resident)
+        return self._placed[part, device]
 
 
 def create_data(
@@ -191,25 +159,76 @@ def create_data(
     *,
     batch_size: int = 64,
     val_fraction: float = 0.1,
+    fraction: float = 1.0,
+    imbalance: float = 1.0,
+    label_noise: float = 0.0,
+    balanced: bool = False,
+    resident: bool | str = "auto",
     seed: int = 0,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    augment: Mapping[str, Mapping[str, Any]] | None = None,
+    augment: Mapping[str, Mapping[str, Any] | None] | None = None,
     **options: Any,
 ) -> ImageData:
     """The named set, cut into parts. options: the set's own, such as root and download.
 
+    val_fraction: of the training images, held out where the set has no validation part of its own. Then of the
+    training images: fraction, of each class, that is used; imbalance, first over last class of a long tail;
+    label_noise, the share of wrong labels; balanced, to draw as many of each class.
+    resident: True to keep the set on the device that trains (files are decoded once), False for neither, "auto" if it
+    takes at most half of what is free there, and files stay files.
     augment: operations by name, in order, each with its options, or None to leave it out.
     seed: of the split, the order and every draw.
     Raises ValueError for an unknown name or unusable data, TypeError for an unknown option.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: a batch has at least one image")
+    if resident not in (True, False, "auto"):
+        raise ValueError(f"data.resident must be auto, true or false, not {resident!r}")
+    change = augmentation(augment or {})
+    sets = DATASETS.build(name, **options)
+    parts = cut(name, sets, val_fraction, seed)
+    train = selected(parts["train"], sets.classes, fraction, imbalance, label_noise, seed)
+    if 0 < len(train.labels) < batch_size:
+        have = f"data {name} has {len(train.labels)} training images"
+        raise ValueError(f"{have}, fewer than a batch (data.batch_size={batch_size})")
     return ImageData(
         name,
-        DATASETS.build(name, **options),
+        {**parts, "train": train},
+        sets.classes,
         batch_size=batch_size,
-        val_fraction=val_fraction,
         seed=seed,
         mean=mean,
         std=std,
-        augment=[AUGMENTS.bind(change, **its) for change, its in (augment or {}).items() if its is not None],
+        augment=change,
+        balanced=balanced,
+        resident=resident,
     )
+
+
+def cut(name: str, sets: Sets, val_fraction: float, seed: int) -> dict[str, Images]:
+    """Training, validation and test part. Raises ValueError if one of them holds no image."""
+    train, val = sets.train, sets.val
+    if not len(train.labels):  # there to be measured on alone
+        val = train
+    elif val is None:
+        kept, held_out = stratified(train.labels, val_fraction, seed)
+        train, val = train.subset(kept), train.subset(held_out)
+    for part, images in ("train", train), ("val", val), ("test", sets.test):
+        if not len(images.labels) and (part == "test" or len(sets.train.labels)):
+            why = f" (data.val_fraction={val_fraction})" if part == "val" else ""
+            raise ValueError(f"data {name} has no {part} images{why}")
+    return {"train": train, "val": val, "test": sets.test}
+
+
+def selected(
+    train: Images, classes: Sequence[str], fraction: float, imbalance: float, label_noise: float, seed: int
+) -> Images:
+    """The training images that are used, and the labels that they get. ValueError if a class loses all of its own."""
+    if fraction != 1:
+        train = train.subset(fewer(train.labels, fraction, seed, classes))
+    if imbalance != 1:
+        train = train.subset(long_tailed(train.labels, imbalance, seed, classes))
+    if label_noise:
+        train = replace(train, labels=relabelled(train.labels, label_noise, seed, len(classes)))
+    return train

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.data.sources import Arrays, Files, Source
+from zoo.data.images import Arrays, Images
+from zoo.data.selection import stratified
+from zoo.data.streams import Files
 from zoo.registry import Registry
 
 DATASETS = Registry("data set")
@@ -25,15 +27,15 @@ KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 class Sets:
     """A named set's parts. `val` is None where the set has none of its own: then a share of `train` is held out."""
 
-    train: Source
-    val: Source | None
-    test: Source
+    train: Images
+    val: Images | None
+    test: Images
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        for part, source in ("training", self.train), ("validation", self.val), ("test", self.test):
-            if source is not None:
-                check_labels(source.labels, len(self.classes), part)
+        for part, images in ("training", self.train), ("validation", self.val), ("test", self.test):
+            if images is not None:
+                check_labels(images.labels, len(self.classes), part)
 
 
 def check_labels(labels: Tensor, num_classes: int, part: str) -> None:
@@ -42,24 +44,6 @@ def check_labels(labels: Tensor, num_classes: int, part: str) -> None:
     if len(wrong):
         i = wrong[0].item()
         raise ValueError(f"{part} image {i} has label {labels[i].item()}, the classes are 0 to {num_classes - 1}")
-
-
-def stratified(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of two parts, the second with `share` of each class, drawn by the seed alone; both in rising order."""
-    counts = labels.bincount()
-    exact = share * counts.double()
-    held_out = exact.floor().long()
-    # what rounding down leaves over goes to the classes that lost most by it: the sum is right to one image
-    left_over = round(share * len(labels)) - int(held_out.sum())
-    held_out[(held_out - exact).argsort(stable=True)[:left_over]] += 1
-    generator = torch.Generator().manual_seed(seed)
-    first, second = [], []
-    for label, n in enumerate(held_out.tolist()):
-        of_class = (labels == label).nonzero().flatten()
-        of_class = of_class[torch.randperm(len(of_class), generator=generator)]
-        second.append(of_class[:n])
-        first.append(of_class[n:])
-    return torch.cat(first).sort().values, torch.cat(second).sort().values
 
 
 @DATASETS.register

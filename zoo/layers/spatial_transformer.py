@@ -1,8 +1,9 @@
 """Jaderberg, Simonyan, Zisserman, Kavukcuoglu 2015, Spatial transformer networks, section 3."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zoo.layers.grids import affine_grid, sample
 
 
 class SpatialTransformer(nn.Module):
@@ -24,5 +25,4 @@ class SpatialTransformer(nn.Module):
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """u: (N, C, H, W). Returns v of the same shape, and θ (N, 2, 3) that maps target to source (equation 1)."""
         theta = self.regression(self.localisation(u)).view(-1, 2, 3)
-        grid = F.affine_grid(theta, list(u.shape), align_corners=True)
-        return F.grid_sample(u, grid, mode="bilinear", padding_mode="zeros", align_corners=True), theta
+        return sample(u, affine_grid(theta, *u.shape[2:])), theta

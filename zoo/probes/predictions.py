@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from zoo.backbones import Backbone
-from zoo.data.sources import picture
+from zoo.data.decode import picture
 from zoo.pixels import OnPixels, bare, create_transform, preprocessing, probabilities
 
 BATCH = 32  # images
