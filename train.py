@@ -27,7 +27,7 @@ def train(cfg: DictConfig, folder: Path) -> None:
     config.fill(cfg, data, begun.preprocess)
     backbone = create_model(**cfg.backbone, **begun.arguments)
     backbone.check_images(data.in_chans, data.image_size, data.image_size)
-    check_serves(cfg.criterion.name, backbone, cfg.backbone.name, cfg.criterion)
+    check_serves(cfg.criterion.name, backbone, cfg.backbone.name, cfg.criterion, data.targets)
     classifier = Classifier(
         on_pixels(backbone, mean=data.mean, std=data.std),
         data,

@@ -520,6 +520,66 @@ def test_scores_that_are_not_numbers_or_of_another_shape_are_not_close(trained):
             check_close(model, x, theirs, "another")
 
 
+# --- stats and shards -------------------------------------------------------------------------------------------
+
+
+def test_stats_takes_a_sets_name_and_its_options_as_train_does(ask):
+    ended = ask("stats", "textures", "count=64", "data.size=8", "channels=1")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("textures: 4 classes, images of 1×8×8\n")
+    told = json.loads(ask("stats", "textures", "count=64", "size=8", "channels=1", "--json").out)
+    assert {part: content["images"] for part, content in told["parts"].items()} == {"train": 58, "val": 6, "test": 16}
+    assert f"{told['mean'][0]:.6f}  {told['std'][0]:.6f}" in ended.out
+
+
+def test_stats_and_shards_take_a_folder_of_images_and_stats_the_shards(ask, tmp_path):
+    for name in "cat", "dog":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (8, 8), (20 * i, 0, 255)).save(tmp_path / "photos" / name / f"{i}.jpg")
+    ended = ask("shards", tmp_path / "photos", tmp_path / "out", "--size-mb", 0.02, "--test-fraction", 0.5, "--seed", 3)
+    assert (ended.code, ended.err) == (0, "")
+    assert [cells(line)[:3] for line in ended.out.splitlines()[:3]] == [
+        ["part", "images", "shards"],
+        ["train", "10", "2"],
+        ["test", "10", "2"],
+    ]
+    assert ended.out.endswith(f"\npython train.py data=shards data.root={tmp_path / 'out'}\n")
+    options = ("size=8", "workers=0", "val_fraction=0.2")
+    ours = ask("stats", tmp_path / "out", *options)
+    theirs = ask("stats", tmp_path / "photos", *options, "test_fraction=0.5")
+    assert ours.code == theirs.code == 0
+    assert ours.out.replace("shards", "image_folder") == theirs.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["stats", "textrues"], "textrues is neither a data set nor a folder; did you mean textures"),
+        (["stats", "textures", "siez=8"], "textures has no option 'siez'; did you mean size"),
+        (["stats", "textures", "size"], "'size' is not of the form key=value"),
+        (["stats", "image_folder"], "data set image_folder needs root="),
+        (["shards", "nowhere", "out"], "no such image folder: data.root=nowhere"),
+        (["shards", ".", "out"], "is empty of class folders"),
+        (["shards", "photos", "photos/out"], "photos/out lies in the folder of images photos"),
+        (["shards", "photos", "out", "--size-mb", "0"], "shards of 0.0 MB cannot be written"),
+        (["shards", "photos", "full"], "full is not empty"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_data_that_cannot_be_counted_or_packed_is_one_line_and_nothing_is_written(ask, here, arguments, told):
+    if "photos" in arguments:
+        for name in "cat", "dog":
+            (here / "photos" / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(here / "photos" / name / "it.jpg")
+    if "full" in arguments:
+        (here / "full").mkdir()
+        (here / "full" / "mine.txt").touch()
+    before = sorted(here.rglob("*"))
+    one_line(ask(*arguments), told)
+    assert sorted(here.rglob("*")) == before
+
+
 # --- torch.hub --------------------------------------------------------------------------------------------------
 
 

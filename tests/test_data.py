@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zoo.data import AUGMENTS, DATASETS, Batches, ImageData, create_data
-from zoo.data.augment import crop, flip
+from zoo.data.augment import crop
 from zoo.data.batches import seed_of
 from zoo.data.images import Arrays, Images
 from zoo.data.selection import stratified
@@ -166,41 +165,6 @@ def test_pixels_are_float32_in_255ths_of_1_and_augmentation_keeps_them_so():
 def test_labels_stay_with_their_images_when_shuffled_and_augmented():
     for x, y in moved(numbered(100), batch_size=16):
         assert torch.equal((x * 255).round(), y.view(-1, 1, 1, 1).expand_as(x).float())
-
-
-# --- augmentation -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("fill", "mode"), [("zero", "constant"), ("reflect", "reflect")])
-@pytest.mark.parametrize("padding", [1, 3])
-def test_crop_shifts_each_image_by_its_own_draw_of_up_to_padding_pixels_each_way(padding: int, fill: str, mode: str):
-    place = torch.stack(torch.meshgrid(torch.arange(1.0, 13), torch.arange(1.0, 11), indexing="ij"))
-    shown = crop(place.repeat(2000, 1, 1, 1), draws(), padding=padding, fill=fill)
-    shifts = (shown[:, :, 6, 5] - place[:, 6, 5]).int().tolist()
-    reach = range(-padding, padding + 1)
-    assert set(map(tuple, shifts)) == set(itertools.product(reach, reach))
-    around = F.pad(place[None], [padding] * 4, mode=mode)[0]
-    for image, (down, right) in zip(shown, shifts, strict=True):
-        assert torch.equal(image, around[:, padding + down :, padding + right :][:, :12, :10])
-
-
-def test_crop_without_padding_changes_nothing():
-    x = torch.rand(4, 3, 8, 8)
-    assert torch.equal(crop(x, draws(), padding=0), x)
-
-
-def test_crop_names_a_fill_that_it_does_not_know():
-    with pytest.raises(ValueError, match="zero or reflect, not 'mirror'"):
-        crop(torch.rand(1, 1, 8, 8), draws(), fill="mirror")
-
-
-@pytest.mark.parametrize("p", [0, 0.3, 0.5, 1])
-def test_flip_mirrors_each_image_left_to_right_with_probability_p(p: float):
-    x = torch.rand(2000, 1, 3, 4, generator=draws(1))
-    shown = flip(x, draws(), p=p)
-    turned = (shown == x.flip(3)).flatten(1).all(1)
-    assert torch.equal(shown[~turned], x[~turned])
-    assert turned.float().mean().item() == pytest.approx(p, abs=0.05 if 0 < p < 1 else 0)
 
 
 # --- what a set knows of itself ---------------------------------------------------------------------------------

@@ -1,14 +1,17 @@
-"""python -m zoo COMMAND: what the registry knows, what a model sees in images, and models for others to load."""
+"""python -m zoo COMMAND: what the registry knows, what a model sees, models for others to load, data in numbers."""
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from zoo.backbones import is_model, list_models, model_info
 from zoo.registry import suggest
 
 MODEL = "a registered name, a checkpoint of train.py or its run's folder, or a folder of save_pretrained"
+DATA = "a data set's name, a folder of images, or the folder or URL of shards"
 PATTERN = {"metavar": "PATTERN", "nargs": "?", "default": "*", "help": "names to show, as in 'resnet*'"}
 
 
@@ -52,10 +55,27 @@ def commands() -> argparse.ArgumentParser:
     command.add_argument("--topk", metavar="K", type=at_least_one, default=5, help="classes of each image (default: 5)")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
+    command = add("sheet", draw_sheet, "draw what each augmentation does, and what the drawn sets show")
+    command.add_argument("out", metavar="PNG")
+    command.add_argument("--root", metavar="FOLDER", default="data", help="where MNIST is, or is fetched to (data)")
+
     command = add("export", write, "write a trained model as a file or folder that others load")
     command.add_argument("model", metavar="MODEL", help=MODEL)
     command.add_argument("--to", required=True, choices=("folder", "onnx", "torchvision", "checkpoint"))
     command.add_argument("--out", metavar="PATH", help="where to; without it a name that tells the model, here")
+
+    command = add("stats", show_statistics, "show how many images of which class data has, their mean and std")
+    command.add_argument("data", metavar="DATA", help=DATA)
+    command.add_argument("options", metavar="KEY=VALUE", nargs="*", help="options of the data, as size=224 workers=8")
+    command.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+    command = add("shards", write_shards, "write a folder of images as shards, tar files that data=shards streams")
+    command.add_argument("folder", metavar="FOLDER", help="class folders, or train/ and val/ or test/ that hold them")
+    command.add_argument("out", metavar="OUT", help="a folder that is new or empty")
+    command.add_argument("--size-mb", metavar="MB", type=float, default=100.0, help="of a shard, about (default: 100)")
+    command.add_argument("--seed", metavar="N", type=int, default=0, help="of the order (default: 0)")
+    fraction = {"metavar": "SHARE", "type": share, "help": "of a folder without test/: 1 for all (default: 0.2)"}
+    command.add_argument("--test-fraction", **fraction)
     return parser
 
 
@@ -63,6 +83,13 @@ def at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def share(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0, at most 1")
     return number
 
 
@@ -117,12 +144,68 @@ def show_predictions(given: argparse.Namespace) -> str:
     return table(given.images, found, scores_are=backbone.scores_are)
 
 
+def draw_sheet(given: argparse.Namespace) -> str:
+    from zoo.files import whole
+    from zoo.report.sheet import sheet
+
+    with whole(Path(given.out)) as fresh:
+        sheet(root=given.root).save(fresh, format="PNG")
+    return f"{given.out}\n"
+
+
 def write(given: argparse.Namespace) -> str:
     from zoo.export import export
 
     done = export(given.model, given.to, given.out)
     lines = [f"{done.path}: {done.size / 1e6:.3g} MB, SHA-256 {done.sha256}", done.load]
     return "\n".join([*lines, done.note] if done.note else lines) + "\n"
+
+
+def show_statistics(given: argparse.Namespace) -> str:
+    from zoo.data.statistics import named, statistics
+    from zoo.report.statistics import as_json, tables
+
+    found = statistics(named(given.data, typed(given.options)), watched)
+    return as_json(found) if given.json else tables(found)
+
+
+def typed(options: Sequence[str]) -> dict[str, Any]:
+    """key=value, or data.key=value as for train.py; values are read as YAML."""
+    import yaml
+
+    found = {}
+    for each in options:
+        key, mark, value = each.partition("=")
+        if not (key and mark):
+            raise ValueError(f"{each!r} is not of the form key=value")
+        try:
+            found[key.removeprefix("data.")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{each}: the value cannot be read") from error
+    return found
+
+
+def write_shards(given: argparse.Namespace) -> str:
+    from zoo.data.packing import pack
+    from zoo.report.columns import aligned
+
+    how = {"megabytes": given.size_mb, "seed": given.seed, "test_fraction": given.test_fraction}
+    index = pack(given.folder, given.out, **how, watch=watched)
+    rows = [("part", "images", "shards", "MB")]
+    for part, content in index["parts"].items():
+        tars = content["shards"]
+        images, size = (sum(tar[key] for tar in tars) for key in ("images", "bytes"))
+        rows.append((part, f"{images:,}", f"{len(tars):,}", f"{size / 1e6:.3g}"))
+    return aligned(rows, right=(1, 2, 3)) + f"\npython train.py data=shards data.root={given.out}\n"
+
+
+def watched(items: Sequence[Any]) -> Iterable[Any]:
+    """A bar on stderr, for a person who waits."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, "", console=console, transient=True, disable=not console.is_terminal)
 
 
 if __name__ == "__main__":

@@ -174,9 +174,32 @@ class Pictures(Callback):
         x, y = next(iter(trainer.val_dataloaders))
         with torch.no_grad():
             for name, picture in self.draw.items():
-                image = picture(pl_module.model, x[: self.images], y[: self.images])
+                image = picture(pl_module.model, x[: self.images], first(y, self.images))
                 for board in boards:
                     board.add_image(name, image, trainer.global_step)
+
+
+def first(y: Tensor | Mapping[str, Tensor], count: int) -> Tensor | Mapping[str, Tensor]:
+    return {name: each[:count] for name, each in y.items()} if isinstance(y, Mapping) else y[:count]
+
+
+class Augmented(Callback):
+    """augmented.png: above, the first training images; below, what the network sees of them in `draws` epochs."""
+
+    def __init__(self, *, images: int = 8, draws: int = 7) -> None:
+        self.images, self.draws = images, draws
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        from torchvision.utils import make_grid, save_image
+
+        data = pl_module.data
+        epochs = [data.training(epoch=lambda e=e: e, shuffle=False) for e in range(self.draws)]
+        rows = [next(iter(batches))[0][: self.images] for batches in (data.batches("train"), *epochs)]
+        colours = [x if x.shape[1] in (1, 3) else x.mean(1, keepdim=True) for x in rows]
+        path = Path(trainer.default_root_dir) / "augmented.png"
+        save_image(make_grid(torch.cat(colours), nrow=len(rows[0]), padding=2, pad_value=0.5), path)
+        logger.info("what the network will see: %s", path)
 
 
 class MetricsFile(Logger):

@@ -55,11 +55,16 @@ def auxiliary(
     return Outcome(main + weight * side, scores, {"main": main, "auxiliary": side})
 
 
-@CRITERIA.register(scores_are="lengths", needs=("capsules", "decode"), parts=("margin", "reconstruction"))
+@CRITERIA.register(
+    scores_are="lengths",
+    needs=("capsules", "decode"),
+    parts=("margin", "reconstruction"),
+    reads=("label", "digits", "images"),
+)
 def capsule(
     model: OnPixels,
     x: Tensor,
-    y: Tensor,
+    y: Tensor | Mapping[str, Tensor],
     *,
     weight: float = 0.0005,
     m_pos: float = 0.9,
@@ -68,15 +73,19 @@ def capsule(
 ) -> Outcome:
     """Sabour et al. 2017, section 4.1: margin loss, and the image rebuilt from the true class's capsule.
 
-    `weight` multiplies the squared error summed over pixels; 0 leaves the decoder out.
+    `weight` multiplies the squared error summed over pixels; 0 leaves the decoder out. Of several digits in an image
+    (section 6) each is rebuilt by itself, from its own capsule, and the errors are added up.
     """
+    label, classes, images = y, [y], [x]
+    if isinstance(y, Mapping):
+        label, classes, images = y["label"], y["digits"].unbind(1), y["images"].unbind(1)
     v = model.backbone.capsules(model.normalise(x))  # (N, K, E)
     lengths = v.norm(dim=-1)
-    loss = losses.margin(lengths, y, m_pos=m_pos, m_neg=m_neg, lambda_=lambda_)
+    loss = losses.margin(lengths, label, m_pos=m_pos, m_neg=m_neg, lambda_=lambda_)
     if not weight:
         return Outcome(loss, lengths, {"margin": loss})
-    rebuilt = model.backbone.decode(v, keep=y)
-    error = (rebuilt - x).square().flatten(1).sum(1).mean()
+    rebuilt = [model.backbone.decode(v, keep=each) for each in classes]
+    error = sum((a - b).square().flatten(1).sum(1).mean() for a, b in zip(rebuilt, images, strict=True))
     return Outcome(loss + weight * error, lengths, {"margin": loss, "reconstruction": error})
 
 
@@ -84,8 +93,21 @@ def _tensor(prior: Sequence[float] | None, like: Tensor) -> Tensor | None:
     return None if prior is None else torch.tensor(prior, dtype=like.dtype, device=like.device)
 
 
-def check_serves(name: str, backbone: Backbone, backbone_name: str, options: Mapping[str, object]) -> None:
-    """ValueError if the criterion cannot train this backbone, with the names of those that can."""
+def check_serves(
+    name: str,
+    backbone: Backbone,
+    backbone_name: str,
+    options: Mapping[str, object],
+    targets: Sequence[str] = ("label",),
+) -> None:
+    """ValueError if the criterion cannot train this backbone, with the names of those that can, or on such targets."""
+    beyond = [target for target in targets if target not in CRITERIA[name].facts.get("reads", ("label",))]
+    if beyond:
+        others = [other for other in CRITERIA if set(targets) <= set(CRITERIA[other].facts.get("reads", ()))]
+        told = f"of each image more than a label is known ({', '.join(beyond)})"
+        raise ValueError(
+            f"criterion {name} cannot be used with this data: {told}; criteria that can: {', '.join(others)}"
+        )
     reason = _misfit(name, backbone)
     if reason:
         fitting = [other for other in CRITERIA if not _misfit(other, backbone)]

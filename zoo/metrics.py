@@ -13,6 +13,13 @@ def classes_of(y: Tensor | Mapping[str, Tensor]) -> Tensor:
     return label if label.ndim == 1 else label.argmax(1)
 
 
+def found_in(scores: Tensor, y: Tensor | Mapping[str, Tensor], k: int) -> Tensor:
+    """(N,) whether the class is among the k best; of images that show several, whether all of them are."""
+    several = y["digits"] if isinstance(y, Mapping) and "digits" in y else classes_of(y)[:, None]
+    best = scores.topk(min(max(k, several.shape[1]), scores.shape[1])).indices
+    return (best[:, :, None] == several[:, None, :]).any(1).all(1)
+
+
 class Totals:
     """Sums over the images of an epoch, kept on the device: adding never waits for it.
 
@@ -26,12 +33,12 @@ class Totals:
     def add(self, loss: Tensor, parts: Mapping[str, Tensor], scores: Tensor, y: Tensor | Mapping[str, Tensor]) -> None:
         """loss and its parts: means over a batch; scores: (N, K)."""
         n = len(scores)
-        right = scores.detach().topk(min(5, scores.shape[1])).indices == classes_of(y)[:, None]
+        first, five = (found_in(scores.detach(), y, k) for k in (1, 5))
         values = {
             "loss": loss.detach().float() * n,
             **{name: part.detach().float() * n for name, part in parts.items()},
-            "top1_error": n - right[:, 0].sum(),
-            "top5_error": n - right.sum(),
+            "top1_error": n - first.sum(),
+            "top5_error": n - five.sum(),
         }
         self.images += n
         for name, value in values.items():

@@ -1,10 +1,12 @@
 """Augmentation of whole batches, each image with its own draw: (x, generator) → x, for x (N, C, H, W) in [0, 1].
 
-They run where the batch is and draw from the generator alone, so that a batch is a function of its seed.
+They run where the batch is, never wait for it, and draw from the generator alone, so that a batch is a function of its
+seed. A ValueError tells which option is not possible.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +29,12 @@ def crop(x: Tensor, generator: Generator, *, padding: int = 4, fill: str = "zero
 
     fill: "zero", or "reflect" for the image's own border.
     """
-    if padding < 0:
-        raise ValueError(f"crop: padding={padding} must be 0 or above")
+    check("crop", whole=True, padding=padding)
+    check_word("crop", FILLS, fill=fill)
     n, _, height, width = x.shape
-    windows = F.pad(x, [padding] * 4, mode=filled("crop", fill)[0]).unfold(2, height, 1).unfold(3, width, 1)
+    if fill == "reflect" and padding >= min(height, width):
+        raise ValueError(f"crop: padding={padding} is more than images of {height}×{width} have to reflect")
+    windows = F.pad(x, [padding] * 4, mode=FILLS[fill][0]).unfold(2, height, 1).unfold(3, width, 1)
     top, left = torch.randint(2 * padding + 1, (2, n), generator=generator, device=x.device)
     return windows[torch.arange(n, device=x.device), :, top, left]
 
@@ -54,44 +58,44 @@ def affine(
 ) -> Tensor:
     """Turns by ±`rotate` degrees, shifts by ±`translate` pixels each way, scales, and slants by ±`shear` degrees.
 
-    All are uniform, and done at once: the image is resampled only once. scale: the least and the most, 2 is twice as
-    large. fill: as in `crop`.
+    All are uniform, and done at once about the centre: the image is resampled only once. scale: the least and the
+    most, 2 is twice as large. shear: of the vertical, rows move along themselves. fill: as in `crop`.
     """
-    low, high = scale
-    if not 0 < low <= high:
-        raise ValueError(f"affine: scale={list(scale)} must be two rising numbers above 0")
-    if min(rotate, translate, shear) < 0 or shear >= 90:
-        raise ValueError(
-            f"affine: rotate={rotate}, translate={translate}, shear={shear} must be 0 or above, shear < 90"
-        )
+    check("affine", rotate=rotate, translate=translate)
+    check("affine", most=89, shear=shear)
+    check("affine", strict=True, pair=True, scale=scale)
+    check_word("affine", FILLS, fill=fill)
     turn, slant, across, down, size = 2 * torch.rand(5, len(x), generator=generator, device=x.device) - 1
-    turn, slant = (torch.deg2rad(angle * most) for angle, most in ((turn, rotate), (slant, shear)))
-    zoom = low + (high - low) * (size + 1) / 2
-    matrix = linear(turn, slant, zoom)
-    return warped(x, matrix, translate * torch.stack([across, down], dim=-1), outside=filled("affine", fill)[1])
+    zoom = scale[0] + (scale[1] - scale[0]) * (size + 1) / 2
+    matrix = linear(torch.deg2rad(turn * rotate), torch.deg2rad(slant * shear), zoom)
+    return warped(x, matrix, translate * torch.stack([across, down], dim=-1), outside=FILLS[fill][1])
 
 
 def linear(turn: Tensor, slant: Tensor, zoom: Tensor) -> Tensor:
-    """(N, 2, 2): slanted, scaled, then turned counter-clockwise as seen, with y downwards; angles in radians."""
-    cos, sin = turn.cos(), turn.sin()
-    rotation = torch.stack([cos, sin, -sin, cos], dim=-1).view(-1, 2, 2)
-    one, zero = torch.ones_like(slant), torch.zeros_like(slant)
-    shear = torch.stack([one, slant.tan(), zero, one], dim=-1).view(-1, 2, 2)
-    return zoom[:, None, None] * rotation @ shear
+    """(N, 2, 2): slanted, scaled, then turned counter-clockwise as seen, with y downwards; angles in radians, (N,)."""
+    cos, sin, tan = turn.cos(), turn.sin(), slant.tan()
+    rows = torch.stack([cos, cos * tan + sin, -sin, cos - sin * tan], dim=-1).view(-1, 2, 2)
+    return zoom[:, None, None] * rows
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """(N, 2, 2); torch's own would wait for a GPU, to see whether there is one."""
+    a, b, c, d = matrix.flatten(1).unbind(1)
+    return torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / (a * d - b * c)[:, None, None]
 
 
 def warped(x: Tensor, matrix: Tensor, shift: Tensor, *, outside: str = "zeros", size: int | None = None) -> Tensor:
     """Images whose pixel at p from the centre goes to `matrix` p + `shift`, in pixels; (N, 2, 2) and (N, 2), x first.
 
-    size: of the square that they are shown on, their own if None.
+    size: of the square that they are shown on, their own if None. Along a side of one pixel nothing moves.
     """
     height, width = x.shape[2:]
     tall, wide = (height, width) if size is None else (size, size)
-    back = torch.linalg.inv(matrix)
-    theta = torch.cat([back, -back @ shift[:, :, None]], dim=2)
+    back = inverse(matrix)
+    theta = torch.cat([back, -(back * shift[:, None]).sum(2, keepdim=True)], dim=2)
     # from units of half the target to pixels, and from pixels to units of half the source
-    enters = torch.tensor([(wide - 1) / 2, (tall - 1) / 2, 1.0], device=x.device)
-    leaves = torch.tensor([2 / (width - 1), 2 / (height - 1)], device=x.device)
+    enters = constant([(wide - 1) / 2, (tall - 1) / 2, 1.0], theta)
+    leaves = constant([2 / max(width - 1, 1), 2 / max(height - 1, 1)], theta)
     return sample(x, affine_grid(leaves[:, None] * theta * enters, tall, wide), outside=outside)
 
 
@@ -99,13 +103,12 @@ def warped(x: Tensor, matrix: Tensor, shift: Tensor, *, outside: str = "zeros", 
 def color(
     x: Tensor, generator: Generator, *, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0
 ) -> Tensor:
-    """Factors uniform in 1 ± each, never below 0: brightness, then contrast (to the mean grey), then saturation."""
-    if min(brightness, contrast, saturation) < 0:
-        told = f"brightness={brightness}, contrast={contrast}, saturation={saturation}"
-        raise ValueError(f"color: {told} must be 0 or above")
-    draws = 2 * torch.rand(3, len(x), 1, 1, 1, generator=generator, device=x.device) - 1
-    most = draws.new_tensor((brightness, contrast, saturation)).view(3, 1, 1, 1, 1)
-    by, apart, vivid = (1 + most * draws).clamp_min(0)
+    """Brightness, then contrast (from the mean grey), then saturation: factors uniform in 1 ± each, from 0 at least."""
+    check("color", brightness=brightness, contrast=contrast, saturation=saturation)
+    draws = torch.rand(3, len(x), 1, 1, 1, generator=generator, device=x.device)
+    most = constant((brightness, contrast, saturation), draws).view(3, 1, 1, 1, 1)
+    least = (1 - most).clamp_min(0)
+    by, apart, vivid = (least + (1 + most - least) * draws).to(x.dtype)
     x = (x * by).clamp(0, 1)
     mean = grey(x).mean((1, 2, 3), keepdim=True)
     x = (mean + apart * (x - mean)).clamp(0, 1)
@@ -117,7 +120,7 @@ def grey(x: Tensor) -> Tensor:
     """(N, 1, H, W): luma of RGB (ITU-R BT.601), the mean of other channels."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
-    return torch.einsum("nchw,c->nhw", x, x.new_tensor((0.299, 0.587, 0.114)))[:, None]
+    return (x * constant((0.299, 0.587, 0.114), x).view(3, 1, 1)).sum(1, keepdim=True)
 
 
 @AUGMENTS.register
@@ -128,11 +131,10 @@ def lighting(x: Tensor, generator: Generator, *, std: float = 0.1) -> Tensor:
     """
     if x.shape[1] != 3:
         raise ValueError(f"lighting: it changes the colours of RGB images, these have {x.shape[1]} channels")
-    if std < 0:
-        raise ValueError(f"lighting: std={std} must be 0 or above")
+    check("lighting", std=std)
     alpha = std * torch.randn(len(x), 3, generator=generator, device=x.device)
-    shift = (alpha * x.new_tensor(EIGENVALUES)) @ x.new_tensor(EIGENVECTORS).T
-    return (x + shift[:, :, None, None]).clamp(0, 1)
+    shift = (alpha * constant(EIGENVALUES, alpha)) @ constant(EIGENVECTORS, alpha).T
+    return (x + shift[:, :, None, None].to(x.dtype)).clamp(0, 1)
 
 
 @AUGMENTS.register
@@ -150,8 +152,9 @@ def erase(
     ratio: height over width, log-uniform. fill: "zero", or "noise" for pixels uniform in [0, 1]. Rectangles that
     would be longer than a side end at it.
     """
-    if not (0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1]) or fill not in ("zero", "noise"):
-        raise ValueError(f"erase: scale={list(scale)}, ratio={list(ratio)}, fill={fill!r} are not possible")
+    check("erase", strict=True, most=1, pair=True, scale=scale)
+    check("erase", strict=True, pair=True, ratio=ratio)
+    check_word("erase", ("zero", "noise"), fill=fill)
     n, _, height, width = x.shape
     area, aspect, down, across = torch.rand(4, n, generator=generator, device=x.device)
     area = (scale[0] + (scale[1] - scale[0]) * area) * height * width
@@ -159,19 +162,23 @@ def erase(
     tall, wide = (area * aspect).sqrt().round().clamp(1, height), (area / aspect).sqrt().round().clamp(1, width)
     top, left = (down * (height - tall + 1)).floor(), (across * (width - wide + 1)).floor()
     lost = inside(x, top, left, tall, wide) & chosen("erase", p, x, generator)
-    new = torch.rand(x.shape, generator=generator, device=x.device) if fill == "noise" else torch.zeros_like(x)
-    return torch.where(lost, new, x)
+    if fill == "zero":
+        return torch.where(lost, 0.0, x)
+    return torch.where(lost, torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device), x)
 
 
 @AUGMENTS.register
-def cutout(x: Tensor, generator: Generator, *, size: int = 16) -> Tensor:
-    """DeVries, Taylor 2017, Cutout: a square of `size` pixels around any pixel becomes zero; it may reach outside."""
-    if size < 1:
-        raise ValueError(f"cutout: size={size} must be 1 or above")
+def cutout(x: Tensor, generator: Generator, *, size: int = 16, value: float = 0.0) -> Tensor:
+    """DeVries, Taylor 2017, Cutout: a square of `size` pixels around any pixel gets one value; it may reach outside.
+
+    value: the paper's zero is that of normalised images, which is their mean colour here.
+    """
+    check("cutout", least=1, whole=True, size=size)
+    check("cutout", most=1, value=value)
     n, _, height, width = x.shape
     row, column = (torch.randint(side, (n,), generator=generator, device=x.device) for side in (height, width))
     side = torch.full_like(row, size)
-    return torch.where(inside(x, row - size // 2, column - size // 2, side, side), 0.0, x)
+    return torch.where(inside(x, row - size // 2, column - size // 2, side, side), value, x)
 
 
 def inside(x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
@@ -184,13 +191,40 @@ def inside(x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) 
 
 def chosen(name: str, p: float, x: Tensor, generator: Generator) -> Tensor:
     """(N, 1, 1, 1): True with probability p."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"{name}: p={p} must be from 0 to 1")
+    check(name, most=1, p=p)
     return (torch.rand(len(x), generator=generator, device=x.device) < p)[:, None, None, None]
 
 
-def filled(name: str, fill: str) -> tuple[str, str]:
-    """The words of F.pad and of the sampler for a fill."""
-    if fill not in FILLS:
-        raise ValueError(f"{name}: fill must be zero or reflect, not {fill!r}")
-    return FILLS[fill]
+def constant(values: Sequence, like: Tensor) -> Tensor:
+    """As like.new_tensor, which waits for a GPU."""
+    return torch.tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
+
+
+def check(
+    name: str,
+    *,
+    least: float = 0,
+    most: float = math.inf,
+    strict: bool = False,
+    whole: bool = False,
+    pair: bool = False,
+    **options: Any,
+) -> None:
+    """ValueError unless each option is a number from `least` (above it if `strict`) to `most`, or a rising pair."""
+    kind = int if whole else int | float
+    words = f"above {least:g}" if strict else f"{least:g} or above" if most == math.inf else f"from {least:g}"
+    words += f" to {most:g}" * (most < math.inf) + ", whole" * whole + ", two rising numbers" * pair
+    for option, given in options.items():
+        numbers = list(given) if pair and isinstance(given, Sequence) else [given]
+        fits = len(numbers) == 1 + pair and all(isinstance(n, kind) and not isinstance(n, bool) for n in numbers)
+        fits = fits and least <= numbers[0] <= numbers[-1] <= most and math.isfinite(numbers[-1])
+        if not fits or (strict and numbers[0] == least):
+            raise ValueError(f"{name}: {option}={given} must be {words}")
+
+
+def check_word(name: str, known: Collection[str], **options: Any) -> None:
+    """ValueError unless each option is one of the known words."""
+    for option, given in options.items():
+        if given not in list(known):
+            *others, last = known
+            raise ValueError(f"{name}: {option} must be {', '.join(others)} or {last}, not {given!r}")

@@ -1,6 +1,7 @@
 """Images → batches. A batch is a function of (seed, epoch, step): a resumed run sees what it would have seen."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +14,14 @@ Augment = Callable[[Tensor, torch.Generator], Tensor]
 Mix = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
+@runtime_checkable
+class Together(Protocol):
+    """Images of which many lie in one large file: they arrange themselves, so that few of those are read at a time."""
+
+    def share(self, indices: Tensor, rank: int, world: int) -> Tensor:
+        """One process's part of the indices: as many as of every world-th, each index in one process."""
+
+
 def seed_of(*position: int) -> int:
     """A 64-bit seed for a place in a run, such as (seed, epoch, step, rank); no two places share one."""
     # The length goes in too: NumPy pads with zeros, which would make (seed, epoch) the same as (seed, epoch, 0, 0).
@@ -23,9 +32,9 @@ class Batches:
     """An epoch over images: float (N, C, H, W) in [0, 1] on `device`, and what is to be learnt of them.
 
     `epoch` is asked for the epoch's number when an iteration begins. Of `world` processes each sees every world-th
-    image; training leaves out what does not fill a batch in all of them. `mix` makes probabilities (N, K) of labels of
-    `num_classes` classes. `balanced` draws as many images of each class, with replacement, instead of each image once.
-    After `load_state_dict` the next iteration goes on behind the batches
+    image, or what images that are `Together` give it; training leaves out what does not fill a batch in all of them.
+    `mix` makes probabilities (N, K) of labels of `num_classes` classes. `balanced` draws as many images of each class,
+    with replacement, instead of each image once. After `load_state_dict` the next iteration goes on behind the batches
     that had been given out at `state_dict`.
     """
 
@@ -67,6 +76,8 @@ class Batches:
             indices = torch.arange(count)
         if self.training:
             indices = indices[: count - count % (self.batch_size * self.world)]
+        if isinstance(self.images, Together):
+            return self.images.share(indices, self.rank, self.world)
         return indices[self.rank :: self.world]
 
     def __len__(self) -> int:

@@ -19,8 +19,12 @@ def picture(path: str | Path | Tensor, channels: int) -> Image.Image:
         return Image.fromarray(pixels[:, :, 0] if path.shape[0] == 1 else pixels)
     with Image.open(path) as image:
         ImageOps.exif_transpose(image, in_place=True)  # a camera that was held on its side says so
-        if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would clip 16 bits, not scale
+        elif image.mode in ("I", "F"):
+            raise ValueError("32 bits for a pixel, of which nothing says what is white")
+        elif "transparency" in image.info:  # its colours are kept, as are those of other transparent pixels
+            image = image.convert("RGBA")
         return image.convert("L" if channels == 1 else "RGB")
 
 

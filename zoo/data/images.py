@@ -1,7 +1,7 @@
 """Images that a set is made of: what knows its labels and turns a plan of batches into pixels."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -19,6 +19,7 @@ class Images(Protocol):
     shape: tuple[int, int, int]  # (C, H, W) of each image
 
     def subset(self, indices: Tensor) -> "Images": ...
+    def labelled(self, labels: Tensor) -> "Images": ...
     def to(self, device: torch.device) -> "Images": ...
     def batches(self, plan: Iterable[Draw]) -> Iterator[Batch]: ...
     def statistics(self) -> tuple[list[float], list[float]]: ...
@@ -37,6 +38,9 @@ class Arrays:
 
     def subset(self, indices: Tensor) -> "Arrays":
         return Arrays(self.images[indices], self.labels[indices])
+
+    def labelled(self, labels: Tensor) -> "Arrays":
+        return replace(self, labels=labels)
 
     def to(self, device: torch.device) -> "Arrays":
         return Arrays(self.images.to(device), self.labels.to(device))

@@ -30,18 +30,28 @@ class Augmentation:
 
 
 def augmentation(nodes: Mapping[str, Mapping[str, Any] | None]) -> Augmentation:
-    """Operations by name, in order, each with its options, or None to leave it out. Raises as AUGMENTS.bind does."""
+    """Operations by name, in order, each with its options, or None to leave it out.
+
+    Raises ValueError or TypeError for an unknown name or option, and for what cannot be done to a file.
+    """
     found: dict[str, list[partial]] = {"file": [], "image": [], "batch": [], "label": []}
     for name, options in nodes.items():
-        if options is not None:
-            facts = AUGMENTS[name].facts
-            found[facts.get("each", "batch")].append(AUGMENTS.bind(name, **options))
-    (crop,) = found["file"] or [None]
+        where = AUGMENTS[name].facts.get("each", "batch")
+        if options is None:
+            continue
+        if not isinstance(options, Mapping):
+            raise ValueError(f"augment.{name}={options} must be its options, such as {{p: 0.5}}, or null")
+        found[where].append(AUGMENTS.bind(name, **options))
+    if len(found["file"]) > 1:
+        names = " and ".join(crop.func.__name__ for crop in found["file"])
+        raise ValueError(f"augment.{names} each cut out of the file what is shown: leave one")
+    crop = found["file"][0] if found["file"] else None
     if crop or found["image"]:  # a wrong option is told now, and not as an image that could not be read
-        shown = Image.new("RGB", (8, 8))
-        shown = crop(shown, 8) if crop else shown
-        for change in found["image"]:
-            change(shown)
+        with torch.random.fork_rng(devices=()):  # a run draws the same with and without
+            shown = Image.new("RGB", (8, 8))
+            shown = crop(shown, 8) if crop else shown
+            for change in found["image"]:
+                change(shown)
     return Augmentation(crop, found["image"], found["batch"], found["label"])
 
 
@@ -71,6 +81,8 @@ class ImageData:
         self.balanced, self.resident = balanced, resident
         self._placed: dict[tuple[str, torch.device], Images] = {}
         train = self.parts["train"]
+        if augment.mix and self.targets != ("label",):
+            raise ValueError(f"data {name} has more than a label of each image ({', '.join(self.targets)}): no mixing")
         self.in_chans, self.image_size, width = self.parts["test"].shape
         if width != self.image_size:
             raise ValueError(f"data {name} has images of {self.image_size}×{width}; they must be square")
@@ -81,6 +93,11 @@ class ImageData:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What is known of each image."""
+        return getattr(self.parts["train"], "targets", ("label",))
 
     @property
     def preprocess(self) -> Preprocess:
@@ -103,9 +120,9 @@ class ImageData:
         if to is None:
             told = [f"{len(names)} classes ({', '.join(names[:3])} …)" for names in (self.classes, classes)]
             raise ValueError(f"data {self.name} has {told[0]}, the model {told[1]}")
-        if to != list(range(len(classes))):
+        if to != list(range(len(to))):
             renumbered = torch.tensor(to)
-            self.parts = {part: replace(s, labels=renumbered[s.labels]) for part, s in self.parts.items()}
+            self.parts = {part: images.labelled(renumbered[images.labels]) for part, images in self.parts.items()}
             self._placed.clear()
         self.classes = tuple(classes)
 
@@ -230,5 +247,5 @@ def selected(
     if imbalance != 1:
         train = train.subset(long_tailed(train.labels, imbalance, seed, classes))
     if label_noise:
-        train = replace(train, labels=relabelled(train.labels, label_noise, seed, len(classes)))
+        train = train.labelled(relabelled(train.labels, label_noise, seed, len(classes)))
     return train

@@ -43,7 +43,7 @@ def free(device: torch.device) -> int:
 
 def decoded(files: Files) -> Arrays:
     """All of them, once and for all. Raises ValueError as `placed` says."""
-    if files.transforms:
+    if files.crop or files.transforms:
         raise ValueError("data.resident=true decodes each file once, but data augmentation works on files: leave one")
     needed, there = size(files), free(torch.device("cpu"))
     if needed > there:

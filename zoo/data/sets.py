@@ -1,9 +1,9 @@
 """The sets by name. Each is a function of its own options → Sets; a new one is a new registered function."""
 
 import math
-import pickle
+import string
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from zoo.data.fetched import fetched
 from zoo.data.images import Arrays, Images
 from zoo.data.selection import stratified
-from zoo.data.streams import Files
 from zoo.registry import Registry
 
 DATASETS = Registry("data set")
 
 DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+MERGED = (*DIGITS, *string.ascii_uppercase, *"abdefghnqrt")
+EMNIST = {
+    "balanced": MERGED,
+    "byclass": (*DIGITS, *string.ascii_uppercase, *string.ascii_lowercase),
+    "bymerge": MERGED,
+    "letters": tuple(string.ascii_uppercase),
+    "digits": DIGITS,
+    "mnist": DIGITS,
+}
 KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 
 
@@ -78,6 +87,24 @@ def kmnist(*, root: str = "data", download: bool = True) -> Sets:
 
 
 @DATASETS.register
+def emnist(*, root: str = "data", download: bool = True, split: str = "balanced") -> Sets:
+    """Cohen et al. 2017: handwritten digits and letters as MNIST has them, 1×28×28, upright.
+
+    split: "balanced" (47 classes; 112,800 + 18,800), "byclass" (62; 697,932 + 116,323) or "bymerge" (47, as many), of
+    which the last two follow how often people write what; "letters" (26; 124,800 + 20,800), "digits" (10; 240,000 +
+    40,000), "mnist" (10; 60,000 + 10,000). Where there are 47 or 26 classes, capitals and small letters that look
+    alike, or all of them, are one class.
+    """
+    if split not in EMNIST:
+        raise ValueError(f"data.split must be one of {', '.join(EMNIST)}, not {split!r}")
+    chosen = [{"split": split, "train": train} for train in (True, False)]
+    train, test = (_arrays(part) for part in fetched("EMNIST", root, download, chosen))
+    first = 1 if split == "letters" else 0  # the file's number of the first class
+    upright = [Arrays(part.images.mT.contiguous(), part.labels - first) for part in (train, test)]
+    return Sets(upright[0], None, upright[1], EMNIST[split])
+
+
+@DATASETS.register
 def cifar10(*, root: str = "data", download: bool = True) -> Sets:
     """Krizhevsky 2009: 50,000 + 10,000 photographs of 10 classes, 3×32×32."""
     return _torchvision("CIFAR10", None, root, download)
@@ -92,7 +119,7 @@ def cifar100(*, root: str = "data", download: bool = True) -> Sets:
 @DATASETS.register
 def svhn(*, root: str = "data", download: bool = True) -> Sets:
     """Netzer et al. 2011, cropped digits: 73,257 + 26,032 house numbers, 3×32×32."""
-    return _torchvision("SVHN", DIGITS, root, download, train={"split": "train"}, test={"split": "test"})
+    return _torchvision("SVHN", DIGITS, root, download, ({"split": "train"}, {"split": "test"}))
 
 
 @DATASETS.register
@@ -119,110 +146,15 @@ def textures(*, size: int = 32, channels: int = 3, classes: int = 4, count: int 
     return Sets(draw(count), None, draw(count // 4), tuple(f"{180 * k / classes:g}°" for k in range(classes)))
 
 
-@DATASETS.register
-def image_folder(
-    *,
-    root: str,
-    size: int | None = None,
-    resize: int | None = None,
-    interpolation: str | None = None,
-    squash: bool | None = None,
-    channels: int = 3,
-    test_fraction: float | None = None,
-    split_seed: int = 0,
-    workers: int = 2,
-    on_error: str = "error",
-) -> Sets:
-    """A folder of class folders of images; or train/ and test/ (and val/) that each hold the same class folders.
-
-    Without a test/ of its own, `test_fraction` of each class is held out: a fifth, or all of it for released weights.
-    Of an image the shorter side becomes `resize` pixels (with `squash` both do) by `interpolation`, bilinear or
-    bicubic; the size×size pixels at its centre are kept. None: what the weights expect that training starts from, else
-    64 pixels, the whole shorter side, bilinear.
-    Raises FileNotFoundError, or ValueError for a folder that gives no two classes.
-    """
-    if on_error not in ("error", "skip"):
-        raise ValueError(f"data.on_error must be error or skip, not {on_error!r}")
-    if channels not in (1, 3):
-        raise ValueError(f"data.channels must be 1 or 3, not {channels}")
-    top = Path(root).expanduser()
-    if not top.is_dir():
-        raise FileNotFoundError(f"no such image folder: data.root={root}")
-    size, interpolation = size or 64, interpolation or "bilinear"
-    if (resize or size) < size or interpolation not in ("bilinear", "bicubic"):
-        told = f"data.size={size}, data.resize={resize}, data.interpolation={interpolation}"
-        raise ValueError(f"{told}: resize is at least size, interpolation is bilinear or bicubic")
-    how = {"resize": resize, "interpolation": interpolation, "squash": bool(squash)}
-    options = {"size": size, "channels": channels, "workers": workers, "on_error": on_error, **how}
-    if (top / "train").is_dir():
-        return _parts(top, **options)
-    everything, classes = _folder(top, **options)
-    if test_fraction == 1:
-        return Sets(everything.subset(torch.arange(0)), None, everything, classes)
-    train, test = stratified(everything.labels, 0.2 if test_fraction is None else test_fraction, split_seed)
-    return Sets(everything.subset(train), None, everything.subset(test), classes)
-
-
-def _parts(top: Path, **options: Any) -> Sets:
-    """train/ with val/ or test/ or both."""
-    train, classes = _folder(top / "train", **options)
-    parts = {}
-    for part in "val", "test":
-        if (top / part).is_dir():
-            parts[part], found = _folder(top / part, **options)
-            if found != classes:
-                odd = sorted(set(found) ^ set(classes))
-                raise ValueError(f"{top}: train and {part} have different class folders: {', '.join(odd[:5])}")
-    if "test" not in parts:  # ImageNet's layout: what is called val is what errors are reported on
-        if "val" not in parts:
-            raise ValueError(f"{top} has train/ but neither test/ nor val/")
-        parts = {"test": parts["val"]}
-    return Sets(train, parts.get("val"), parts["test"], classes)
-
-
-def _folder(folder: Path, **options: Any) -> tuple[Files, tuple[str, ...]]:
-    endings = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."))
-    if not classes:
-        raise ValueError(f"{folder} is empty of class folders: expected <class>/*.jpg in it")
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in endings)
-        if not found:
-            raise ValueError(f"class folder {folder / name} holds no images ({', '.join(endings)})")
-        paths += found
-        labels += [label] * len(found)
-    if len(classes) < 2:
-        raise ValueError(f"{folder} has the single class {classes[0]!r}: there is nothing to tell apart")
-    return Files(paths, torch.tensor(labels), **options), classes
-
-
 def _torchvision(
     name: str,
     classes: tuple[str, ...] | None,
     root: str,
     download: bool,
-    train: dict[str, Any] | None = None,
-    test: dict[str, Any] | None = None,
+    parts: tuple[Mapping[str, Any], Mapping[str, Any]] = ({"train": True}, {"train": False}),
 ) -> Sets:
-    import torchvision
-
-    builder = getattr(torchvision.datasets, name)
-    folder = Path(root).expanduser()
-    if not download and not folder.is_dir():
-        raise FileNotFoundError(f"no such folder: data.root={root}; data.download=true fetches {name} into it")
-    try:
-        parts = [
-            builder(folder, download=download, **options)
-            for options in (train or {"train": True}, test or {"train": False})
-        ]
-    except (AssertionError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{name} in {folder.resolve()} is damaged ({error}): delete it and fetch it again") from error
-    except (RuntimeError, OSError) as error:  # torchvision's own word, and urllib's errors
-        if download:
-            raise OSError(f"{name} could not be downloaded into {folder.resolve()}: {error}") from error
-        raise FileNotFoundError(f"{name} is not in data.root={root}, and data.download=false: {error}") from error
-    return Sets(_arrays(parts[0]), None, _arrays(parts[1]), classes or tuple(parts[0].classes))
+    train, test = fetched(name, root, download, parts)
+    return Sets(_arrays(train), None, _arrays(test), classes or tuple(train.classes))
 
 
 def _arrays(dataset: Any) -> Arrays:

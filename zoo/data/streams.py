@@ -1,12 +1,13 @@
-"""Images that do not fit: files, decoded by worker processes as they are asked for."""
+"""Images that do not fit: files, or pieces of larger ones, decoded by worker processes as they are asked for."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,6 +19,53 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Piece:
+    """An image file that lies in a larger file: `size` bytes from `offset` on. name: what people are told of it."""
+
+    path: Path
+    offset: int
+    size: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+    def opened(self) -> BytesIO:
+        """Raises OSError if the larger file is missing, or ends before it."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            content = file.read(self.size)
+        if len(content) < self.size:
+            raise OSError(f"{self.path.name} ends before it, or inside it")
+        return BytesIO(content)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Image files that lie in larger ones. shown: the folder or URL that people are told."""
+
+    folder: Path
+    shown: str
+    files: Sequence[str]  # their names in the folder
+    file: Tensor  # which of them, for each image; long (N,), as are the next three
+    offset: Tensor
+    size: Tensor
+    number: Tensor  # the image's own in its part
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def __getitem__(self, index: int) -> Piece:
+        name, number = self.files[self.file[index]], int(self.number[index])
+        told = f"{self.shown}/{name}, image {number:08d}"
+        return Piece(self.folder / name, int(self.offset[index]), int(self.size[index]), told)
+
+    def subset(self, indices: Tensor) -> "Pieces":
+        taken = {key: getattr(self, key)[indices] for key in ("file", "offset", "size", "number")}
+        return replace(self, **taken)
+
+
+@dataclass(frozen=True)
 class Files:
     """Image files, decoded by worker processes: the size×size at the centre, as `centred` has it.
 
@@ -26,7 +74,7 @@ class Files:
     on_error: "error" raises ValueError that names the file; "skip" leaves it out of its batch, which may become empty.
     """
 
-    paths: Sequence[Path] | Tensor  # or pixels, uint8 (N, C, H, W)
+    paths: Sequence[Path] | Pieces | Tensor  # or pixels, uint8 (N, C, H, W)
     labels: Tensor
     size: int
     channels: int
@@ -44,8 +92,15 @@ class Files:
         return self.channels, self.size, self.size
 
     def subset(self, indices: Tensor) -> "Files":
-        taken = self.paths[indices] if isinstance(self.paths, Tensor) else [self.paths[i] for i in indices.tolist()]
+        paths = self.paths
+        if isinstance(paths, Pieces):
+            taken = paths.subset(indices)
+        else:
+            taken = paths[indices] if isinstance(paths, Tensor) else [paths[i] for i in indices.tolist()]
         return replace(self, paths=taken, labels=self.labels[indices], skipped=set())
+
+    def labelled(self, labels: Tensor) -> "Files":
+        return replace(self, labels=labels)
 
     def to(self, device: torch.device) -> "Files":
         return self
@@ -59,7 +114,8 @@ class Files:
     def batches(self, plan: Iterable[Draw]) -> Iterator[Batch]:
         loader = DataLoader(
             self,
-            batch_sampler=[[(index, seed, place) for place, index in enumerate(c.tolist())] for c, seed in plan],
+            # one after the other, as workers ask for them: a plan may wait until what it needs is there
+            batch_sampler=([(index, seed, place) for place, index in enumerate(c.tolist())] for c, seed in plan),
             num_workers=self.workers,
             collate_fn=_collate,
             generator=torch.Generator(),  # workers' seeds must not be drawn from the state that a resumed run restores
@@ -75,7 +131,10 @@ class Files:
         index, seed, place = key
         path = self.paths[index]
         try:
-            return pixels(self._seen(picture(path, self.channels), seed, place)), int(self.labels[index]), ""
+            source = path.opened() if isinstance(path, Piece) else path
+            return pixels(self._seen(picture(source, self.channels), seed, place)), int(self.labels[index]), ""
+        except UnidentifiedImageError:
+            return None, 0, f"{path} (it is no image, or of no known kind)"
         except Exception as error:  # a decoder of arbitrary bytes fails in arbitrary ways
             return None, 0, f"{path} ({error})"
 
