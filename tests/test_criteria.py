@@ -138,6 +138,14 @@ def test_a_prior_that_is_no_distribution_over_the_classes_is_refused(prior):
     check_serves("supervised", model, "lenet5", {"eps": 0.1, "prior": [0.2, 0.3, 0.5]})
 
 
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, -1.0, 1.0], "balance"])
+def test_class_weights_that_are_not_one_for_each_class_are_refused(weights):
+    model = zoo.create_model("lenet5", num_classes=3)
+    with pytest.raises(ValueError, match=r'criterion\.class_weights must be "balanced" or 3 numbers from 0, not'):
+        check_serves("supervised", model, "lenet5", {"class_weights": weights})
+    check_serves("supervised", model, "lenet5", {"class_weights": [0.0, 1.0, 2.0]})
+
+
 def test_reconstruction_without_a_decoder_is_refused_and_named():
     with torch.device("meta"):
         model = zoo.create_model("capsnet", decoder=False)

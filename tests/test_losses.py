@@ -39,6 +39,16 @@ def test_the_gradient_of_the_smoothed_loss_is_softmax_minus_the_smoothed_label()
     assert scores.grad[0].tolist() == pytest.approx([0.5 - 0.92, 0.25 - 0.03, 0.25 - 0.05])
 
 
+def test_an_image_counts_by_the_weight_of_its_class_and_a_mixed_one_by_the_mixture():
+    scores, weights = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
+    y = torch.tensor([0, 1, 2, 1])
+    each = torch.stack([cross_entropy(scores[i : i + 1], y[i : i + 1], eps=0.1) for i in range(4)])
+    expected = (each * torch.tensor([0.5, 2.0, 0.0, 2.0])).mean()
+    torch.testing.assert_close(cross_entropy(scores, y, eps=0.1, weights=weights), expected)
+    half = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(cross_entropy(scores[:1], half, weights=weights), 1.25 * cross_entropy(scores[:1], half))
+
+
 LENGTHS = torch.tensor([[0.7, 0.3, 0.05], [0.95, 0.1, 0.5]], dtype=torch.float64)
 
 

@@ -99,6 +99,13 @@ def test_processes_share_a_balanced_epoch():
     assert torch.equal(torch.stack(orders, dim=1).flatten(), whole)
 
 
+def test_with_its_class_weights_every_class_of_a_long_tail_counts_alike():
+    data = textures(count=800, imbalance=8)
+    counts, weights = data.parts["train"].labels.bincount(), torch.tensor(data.class_weights)
+    assert counts[0] > 6 * counts[-1]
+    torch.testing.assert_close(counts * weights, counts.sum().expand(4) / 4, rtol=1e-4, atol=0)
+
+
 # --- goes on inside an epoch -------------------------------------------------------------------------------------
 
 

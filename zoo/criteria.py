@@ -27,11 +27,22 @@ class Outcome:
 
 @CRITERIA.register(scores_are="logits")
 def supervised(
-    model: OnPixels, x: Tensor, y: Tensor, *, eps: float = 0.0, prior: Sequence[float] | None = None
+    model: OnPixels,
+    x: Tensor,
+    y: Tensor,
+    *,
+    eps: float = 0.0,
+    prior: Sequence[float] | None = None,
+    class_weights: Sequence[float] | None = None,
 ) -> Outcome:
-    """Cross-entropy with label smoothing `eps` towards `prior` (one probability a class; None: uniform)."""
+    """Cross-entropy with label smoothing `eps` towards `prior` (one probability a class; None: uniform).
+
+    class_weights: one for each class; train.py also takes "balanced", by which all classes count alike, however many
+    training images they have.
+    """
     scores = model(x)
-    return Outcome(losses.cross_entropy(scores, y, eps=eps, prior=_tensor(prior, scores)), scores)
+    told = {"prior": _tensor(prior, scores), "weights": _tensor(class_weights, scores)}
+    return Outcome(losses.cross_entropy(scores, y, eps=eps, **told), scores)
 
 
 @CRITERIA.register(scores_are="logits", needs=("forward_aux",), parts=("main", "auxiliary"))
@@ -89,8 +100,12 @@ def capsule(
     return Outcome(loss + weight * error, lengths, {"margin": loss, "reconstruction": error})
 
 
-def _tensor(prior: Sequence[float] | None, like: Tensor) -> Tensor | None:
-    return None if prior is None else torch.tensor(prior, dtype=like.dtype, device=like.device)
+def _tensor(values: Sequence[float] | None, like: Tensor) -> Tensor | None:
+    return (
+        None
+        if values is None
+        else torch.tensor(values, dtype=torch.promote_types(like.dtype, torch.float32)).to(like.device)
+    )
 
 
 def check_serves(
@@ -117,6 +132,10 @@ def check_serves(
     prior = options.get("prior")
     if prior is not None and (len(prior) != backbone.num_classes or abs(sum(prior) - 1) > 1e-6 or min(prior) < 0):
         raise ValueError(f"criterion.prior must be {backbone.num_classes} probabilities that sum to one, not {prior}")
+    weights = options.get("class_weights")
+    if weights is not None and (isinstance(weights, str) or len(weights) != backbone.num_classes or min(weights) < 0):
+        told = f'"balanced" or {backbone.num_classes} numbers from 0'
+        raise ValueError(f"criterion.class_weights must be {told}, not {weights}")
     if name == "auxiliary" and not getattr(backbone, "aux_logits", True):
         raise ValueError("criterion auxiliary needs auxiliary heads, but backbone.aux_logits=false; take supervised")
     if options.get("weight") and getattr(backbone, "decoder", True) is None:

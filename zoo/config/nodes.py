@@ -188,6 +188,8 @@ def fill(cfg: DictConfig, data: ImageData, expected: Preprocess | None = None) -
         if value is not None and value != known:
             raise ValueError(f"backbone.{key}={value} contradicts data {data.name}, which has {key}={known}")
         cfg.backbone[key] = known
+    if "criterion" in cfg and cfg.criterion.get("class_weights") == "balanced":
+        cfg.criterion.class_weights = data.class_weights
     if cfg.backbone.get("stem", "") is None:
         cfg.backbone.stem = "small" if data.image_size <= SMALL else "large"
         if cfg.backbone.stem == "small":

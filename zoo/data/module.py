@@ -95,6 +95,13 @@ class ImageData:
         return len(self.classes)
 
     @property
+    def class_weights(self) -> list[float]:
+        """With which all classes count alike, 1 on average over the training images; 0 for a class without any."""
+        counts = self.parts["train"].labels.bincount(minlength=self.num_classes).double()
+        weights = torch.where(counts > 0, counts.sum() / counts.clamp_min(1) / (counts > 0).sum(), 0.0)
+        return [round(weight, 6) for weight in weights.tolist()]
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """What is known of each image."""
         return getattr(self.parts["train"], "targets", ("label",))
