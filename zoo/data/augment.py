@@ -42,7 +42,9 @@ def crop(x: Tensor, generator: Generator, *, padding: int = 4, fill: str = "zero
 @AUGMENTS.register
 def flip(x: Tensor, generator: Generator, *, p: float = 0.5) -> Tensor:
     """Mirrors left and right with probability p."""
-    return torch.where(chosen("flip", p, x, generator), x.flip(3), x)
+    columns = torch.arange(x.shape[3], device=x.device)
+    columns = torch.where(chosen("flip", p, x, generator), columns.flip(0), columns)  # (N, 1, 1, W)
+    return x.gather(3, columns.expand(x.shape))
 
 
 @AUGMENTS.register

@@ -48,7 +48,7 @@ class Arrays:
     def batches(self, plan: Iterable[Draw]) -> Iterator[Batch]:
         for chosen, _ in plan:
             chosen = chosen.to(self.images.device, non_blocking=True)
-            yield self.images[chosen], self.labels[chosen]
+            yield self.images.index_select(0, chosen), self.labels[chosen]  # much faster than indexing
 
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel, in units of [0, 1]: from a histogram, so exactly."""
