@@ -92,12 +92,14 @@ def complain(message: str) -> None:
 def messages() -> Iterator[None]:
     """Shows what the package logs, as bare lines on stderr."""
     handler, ours = logging.StreamHandler(), logging.getLogger("zoo")
+    level = ours.level
     ours.setLevel(logging.INFO)
     ours.addHandler(handler)
     try:
         yield
     finally:
         ours.removeHandler(handler)
+        ours.setLevel(level)
 
 
 def quiet() -> None:
