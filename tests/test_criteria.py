@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import zoo
+from zoo import losses
 from zoo.criteria import CRITERIA, check_serves
 from zoo.losses import margin
 
@@ -152,3 +153,31 @@ def test_reconstruction_without_a_decoder_is_refused_and_named():
     with pytest.raises(ValueError, match=r"criterion\.weight asks for reconstruction.*criterion\.weight=0"):
         check_serves("capsule", model, "capsnet", {"weight": 0.0005})
     check_serves("capsule", model, "capsnet", {"weight": 0})
+
+
+# --- several digits in an image ----------------------------------------------------------------------------------
+
+
+def two_digits() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    digits = torch.tensor([[0, 2], [1, 0]])
+    images = torch.rand(2, 2, 1, 17, 17)
+    label = torch.zeros(2, 3).scatter(1, digits, 1.0)
+    return images.sum(1).clamp_max(1), {"label": label, "digits": digits, "images": images}
+
+
+def test_of_two_digits_each_is_rebuilt_by_itself_from_its_own_capsule():
+    model = zoo.on_pixels(zoo.create_model("capsnet", num_classes=3, image_size=17), mean=0.0, std=1.0).eval()
+    x, y = two_digits()
+    outcome = CRITERIA.bind("capsule", weight=0.5)(model, x, y)
+    v = model.backbone.capsules(x)
+    error = sum(
+        (model.backbone.decode(v, keep=y["digits"][:, i]) - y["images"][:, i]).square().sum() / 2 for i in (0, 1)
+    )
+    torch.testing.assert_close(outcome.parts["reconstruction"], error)
+    torch.testing.assert_close(outcome.loss, losses.margin(outcome.scores, y["label"]) + 0.5 * error)
+
+
+def test_a_criterion_that_reads_labels_alone_is_refused_where_more_is_known():
+    model = zoo.create_model("lenet5")
+    with pytest.raises(ValueError, match=r"more than a label is known \(digits, images\); criteria that can: capsule"):
+        check_serves("supervised", model, "lenet5", {}, ("label", "digits", "images"))

@@ -285,3 +285,10 @@ def test_a_file_of_affnist_gives_its_images_row_by_row_and_another_is_refused(tm
     (tmp_path / "other.mat").write_bytes(b"MATLAB?")
     with pytest.raises(ValueError, match=r"other\.mat is no file of affNIST"):
         affnist_file(tmp_path / "other.mat")
+
+
+@pytest.mark.usefixtures("mnist")
+def test_images_of_which_more_than_a_label_is_known_are_not_mixed():
+    assert create_data("multi_mnist", batch_size=8).targets == ("label", "digits", "images")
+    with pytest.raises(ValueError, match=r"data multi_mnist has more than a label of each image .*: no mixing"):
+        create_data("multi_mnist", batch_size=8, augment={"mixup": {}})

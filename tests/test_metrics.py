@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoo.metrics import Totals, classes_of, confusion
+from zoo.metrics import Totals, classes_of, confusion, found_in
 
 
 def errors(scores: Tensor, y: Tensor, k: int) -> float:
@@ -67,3 +67,10 @@ def test_confusion_counts_true_classes_in_rows_and_predicted_ones_in_columns():
     scores = F.one_hot(torch.tensor([0, 1, 1, 0, 2, 1])).float()
     counts = confusion(scores, torch.tensor([0, 0, 0, 1, 2, 1]), 4)
     assert counts.tolist() == [[1, 2, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+
+
+def test_an_image_of_two_digits_is_right_when_both_are_the_best_and_among_five_when_both_are():
+    scores = torch.tensor([[9.0, 8, 1, 2, 3, 4, 5], [9.0, 8, 1, 2, 3, 4, 5], [9.0, 8, 1, 2, 3, 4, 5]])
+    y = {"label": torch.zeros(3, 7), "digits": torch.tensor([[1, 0], [0, 6], [0, 2]])}
+    assert found_in(scores, y, 1).tolist() == [True, False, False]
+    assert found_in(scores, y, 5).tolist() == [True, True, False]

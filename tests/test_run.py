@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -254,3 +255,25 @@ def test_accumulated_batches_are_one_step_of_schedule_and_log(run: Run, tmp_path
     rates = [float(row["step/lr"]) for row in rows if row["step/lr"]]
     assert rates[:2] == [pytest.approx(0.001), pytest.approx(0.002)]  # the one step of the warm-up, and the whole rate
     assert len(rates) == 4
+
+
+def test_debug_augment_draws_images_above_what_the_network_will_see_of_them(run: Run, tmp_path: Path):
+    folder = tmp_path / "run"
+    ended = run(
+        "train",
+        "backbone=lenet5",
+        "data=textures",
+        "data.size=28",
+        "data.channels=1",
+        "debug=augment",
+        "+augment.flip={p: 1.0}",
+        f"hydra.run.dir={folder}",
+    )
+    assert ended.code == 0, ended.err
+    assert f"what the network will see: {folder / 'augmented.png'}" in ended.err
+    with Image.open(folder / "augmented.png") as drawn:
+        shown = torch.from_numpy(np.array(drawn))[:, :, 0]
+    cells = shown[2:, 2:].unfold(0, 28, 30).unfold(1, 28, 30)  # a frame of two pixels around each image
+    assert cells.shape[:2] == (8, 8)
+    for row in cells[1:]:
+        assert torch.equal(row, cells[0].flip(2))

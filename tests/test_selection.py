@@ -170,3 +170,9 @@ def test_a_set_is_placed_once_for_all_iterations_over_a_part():
     data = create_data("textures", count=64, size=16, batch_size=16)
     first, second = (data.batches("val").images for _ in range(2))
     assert first is second
+
+
+def test_resident_files_are_not_cut_at_random_once_and_for_all():
+    files = replace(streamed(numbered(4), workers=0), crop=lambda image, size: image)
+    with pytest.raises(ValueError, match="data augmentation works on files"):
+        resident.placed(files, torch.device("cpu"), True)
