@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 ORDER = (
-    *("registry", "sources", "layers", "losses", "metrics", "data", "backbones", "layouts", "pixels", "taps"),
-    *("fetch", "files", "bundle", "fit", "weights", "attacks", "criteria"),
+    *("registry", "sources", "fetch", "files", "layers", "losses", "metrics", "data", "backbones", "layouts"),
+    *("pixels", "taps", "bundle", "fit", "weights", "attacks", "criteria"),
     *("optim", "checkpoint", "export", "callbacks", "classifier", "probes", "pictures", "report"),
 )
 FREE = ("config", "__main__", "__init__")  # may import all

@@ -7,9 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-Target = (
-    Tensor | Mapping[str, Tensor]
-)  # labels, long (N,); or a mapping with `label` and what else is known of an image
+# What is to be learnt: labels, long (N,); or `label` and what else is known of an image, by name.
+Target = Tensor | Mapping[str, Tensor]
 Batch = tuple[Tensor, Target]  # images (N, C, H, W), uint8 or float in [0, 1]
 Draw = tuple[Tensor, int]  # the indices of a batch's images, and the seed of all that is drawn for it
 

@@ -59,7 +59,7 @@ class ImageData:
     """A named set, cut into training, validation and test part, as batches.
 
     mean, std: for each channel in units of [0, 1]; None takes the training part's own. resident: as `placed` has it.
-    Raises ValueError if a part cannot fill a batch or holds no image.
+    Raises ValueError for images that are not square, and for labels that cannot be mixed.
     """
 
     def __init__(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from zoo.data.batches import seed_of
 from zoo.data.sets import DATASETS
-from zoo.data.shards import FORMAT, INDEX, digest
+from zoo.data.shards import FORMAT, INDEX
 from zoo.data.streams import Files
+from zoo.fetch import digest
 
 BLOCK = 512  # bytes: of a header, and what contents are filled up to
 PART = ".part"  # the folder that shards are written to, until all of them are whole

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-TIMEOUT = 30.0  # seconds without a byte after which a server is given up
-WAITS = (1.0, 3.0, 10.0)  # seconds before each further attempt at a file
+from zoo.fetch import TIMEOUT, WAITS
+
 ANSWERS = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 410: FileNotFoundError}
 
 logger = logging.getLogger(__name__)

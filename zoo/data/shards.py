@@ -7,7 +7,6 @@ the order of an epoch is known before anything is read: it is exact, the same fo
 among processes without overlap, and gone on with from any batch.
 """
 
-import hashlib
 import json
 import logging
 import re
@@ -28,6 +27,7 @@ from zoo.data.remote import Source
 from zoo.data.sets import DATASETS, Sets
 from zoo.data.shown import How, image_files
 from zoo.data.streams import Files, Pieces
+from zoo.fetch import digest
 
 INDEX, FORMAT = "shards.json", 1
 AHEAD = 4  # shards of a URL that are brought here before they are needed, and at a time
@@ -95,12 +95,6 @@ def tolerant(on_error: str) -> Iterator[None]:
         if on_error == "error":
             raise ValueError(f"{error}; copy it anew, or data.on_error=skip leaves out what cannot be read") from error
         logger.warning("%s; those that cannot be read are left out", error)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- the index ------------------------------------------------------------------------------------------------------
