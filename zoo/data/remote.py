@@ -17,7 +17,7 @@ ANSWERS = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 4
 logger = logging.getLogger(__name__)
 
 
-class Source:
+class Place:
     """A folder, or the URL of one: https://…, or s3://… and whatever else fsspec reads.
 
     Behind a ? may stand what lets one in: it goes to the end of each file's URL, and is not shown. `folder`: None for a

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.images import Batch, Draw
-from zoo.data.remote import Source
+from zoo.data.remote import Place
 from zoo.data.sets import DATASETS, Sets
 from zoo.data.shown import How, image_files
 from zoo.data.streams import Files, Pieces
@@ -48,7 +48,7 @@ def shards(*, root: str, how: How, window: int = 8) -> Sets:
     """
     if window < 1:
         raise ValueError(f"data.window={window} must be 1 or above")
-    source = Source(root)
+    source = Place(root)
     classes, parts = index(source)
     for tar in [tar for tars, _, _ in parts.values() for tar in tars] if source.folder else ():
         with tolerant(how["on_error"]):
@@ -69,7 +69,7 @@ class Tar:
     bytes: int
     sha256: str
 
-    def check(self, path: Path, where: Source, *, thoroughly: bool = False) -> None:
+    def check(self, path: Path, where: Place, *, thoroughly: bool = False) -> None:
         """ValueError if the file is not as long as it should be. thoroughly: or if it has another SHA-256.
 
         Raises FileNotFoundError.
@@ -102,7 +102,7 @@ def tolerant(on_error: str) -> Iterator[None]:
 Part = tuple[Sequence[Tar], Pieces, Tensor]  # its shards, where in them its images lie, and of which class they are
 
 
-def index(source: Source) -> tuple[tuple[str, ...], Mapping[str, Part]]:
+def index(source: Place) -> tuple[tuple[str, ...], Mapping[str, Part]]:
     """Classes, and parts by name. Raises as `shards`."""
     where = f"{source}/{INDEX}"
     if source.folder is not None and not source.folder.is_dir():
@@ -122,7 +122,7 @@ def index(source: Source) -> tuple[tuple[str, ...], Mapping[str, Part]]:
         raise ValueError(f"{where} is damaged, or no index of shards ({type(error).__name__}: {error})") from error
 
 
-def part(source: Source, entries: Sequence[Mapping[str, Any]]) -> Part:
+def part(source: Place, entries: Sequence[Mapping[str, Any]]) -> Part:
     """Raises KeyError, TypeError, RuntimeError for what is no index."""
     tars = [Tar(*(entry[key] for key in ("file", "images", "bytes", "sha256"))) for entry in entries]
     if odd := [tar.file for tar in tars if not re.fullmatch(r"[\w-]+\.tar", tar.file)]:
@@ -149,7 +149,7 @@ def part(source: Source, entries: Sequence[Mapping[str, Any]]) -> Part:
 class Shards(Files):
     """Images in tar files: as Files, but for the order of an epoch, and for where they are brought from."""
 
-    source: Source
+    source: Place
     tars: Sequence[Tar]
     window: int
 
@@ -197,7 +197,7 @@ class Nearby:
         self._given = 0
 
     def plan(self) -> Iterator[Draw]:
-        """Each batch when what it needs is there. Raises as Source.bring."""
+        """Each batch when what it needs is there. Raises as Place.bring."""
         for draw, shards in zip(self._plan, self._needed, strict=True):
             self._bring(until=shards)
             for shard in shards:
